@@ -1,0 +1,233 @@
+/* The host's own structures. Internal.
+ *
+ * Threads: the caller's threads submit and pull; one loop thread per runtime (libuv) admits jobs,
+ * keeps deadlines and never computes; one worker thread per loaded model runs its jobs. Locks are
+ * taken in this order and never the other way: runtime, model, job. */
+#ifndef VIV_HOST_CORE_H
+#define VIV_HOST_CORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/base.h"
+#include "checkpoint/checkpoint.h"
+#include "compute/compute.h"
+#include "text/tokenizer.h"
+#include "vivarium/compute.h"
+#include "vivarium/model.h"
+#include "vivarium/strategy.h"
+#include "vivarium/token_model.h"
+#include "vivarium/vivarium.h"
+
+/* ---- plugins ---- */
+
+enum viv__plugin_state { VIV__FOUND = 0, VIV__REFUSED = 1, VIV__LOADED = 2 };
+
+/* One manifest that the scan found. Nothing of the shared object has run until load. */
+typedef struct viv__plugin {
+  char *json_path, *so_path;
+  viv_json *manifest; /* NULL when it could not be read */
+  const char *id;     /* the manifest's, or the file's stem */
+  int32_t state;      /* enum viv__plugin_state */
+  char *reason;       /* why it was refused */
+  const viv_plugin *table; /* once loaded */
+  const viv_model_api *model;
+  const viv_token_api *token;
+  const viv_strategy_api *strategy;
+} viv__plugin;
+
+/* Reads the manifests of all plugin folders into the runtime's list. Refuses none of them loudly:
+ * what is wrong stands in the plugin's reason. */
+int32_t viv__scan(viv_runtime *rt, viv_error *error);
+void viv__scan_free(viv_runtime *rt);
+/* Loads the shared object: owner and mode check, quarantine, probe in a child when its hash is new,
+ * dlopen, entry, table checks. Idempotent. The runtime's lock must be held. */
+int32_t viv__plugin_load(viv_runtime *rt, viv__plugin *p, viv_error *error);
+/* Runs the plugin's entry in a child process with a time limit. Fills reason (cap bytes) when the
+ * child crashed, hung, exited or refused. See probe.c. */
+bool viv__probe(viv_runtime *rt, const char *so_path, char *reason, size_t cap);
+/* What is remembered between processes: file stamp -> hash, hash -> verdict. See scan_cache.c. */
+void viv__cache_hash(viv_runtime *rt, const char *path, char hash[65]);
+/* 1 probed and good, -1 quarantined (reason filled), 0 unknown */
+int viv__cache_verdict(viv_runtime *rt, const char *hash, char *reason, size_t cap);
+void viv__cache_store(viv_runtime *rt, const char *hash, bool good, const char *reason);
+
+/* The plugin for a configuration, or why none: appends a JSON array of candidates to why when it is
+ * not NULL. wanted: a plugin id or NULL. */
+int32_t viv__route(viv_runtime *rt, const viv_json *config, const char *path, const char *wanted,
+                   viv__plugin **out, viv__buf *why, viv_error *error);
+viv__plugin *viv__find_strategy(viv_runtime *rt, viv_str name);
+
+/* ---- runtime ---- */
+
+typedef struct viv__loop viv__loop;
+
+struct viv_runtime {
+  viv_host host; /* the table plugins get; host.self is the runtime */
+  viv__log log;
+  const viv_compute *compute;
+  pthread_mutex_t lock; /* plugins, models, cache */
+  char **folders;       /* plugin search path, in order */
+  char **folder_notes;  /* for each: "used", "absent", ... */
+  size_t n_folders;
+  viv__plugin *plugins;
+  size_t n_plugins;
+  char *cache_dir; /* NULL: none could be made */
+  viv_json *cache;
+  viv_model *models;
+  viv__loop *loop;
+  bool safe_mode;
+  atomic_bool closing; /* every live job is to be cancelled */
+  uint64_t budget;
+  _Atomic uint64_t reserved;
+  _Atomic uint64_t next_order;
+};
+
+void viv__services_init(viv_runtime *rt);
+/* Takes bytes from the budget; NOT_NOW with needed and available in the text. what is for people. */
+int32_t viv__reserve(viv_runtime *rt, uint64_t bytes, const char *what, viv_error *error);
+void viv__release(viv_runtime *rt, uint64_t bytes);
+/* What the calling thread is, for the tags of the ABI; answers the previous one. */
+int32_t viv__thread_role(int32_t role);
+int32_t viv__thread_is(void);
+
+/* ---- loop ---- */
+
+int32_t viv__loop_start(viv_runtime *rt, viv_error *error);
+void viv__loop_stop(viv_runtime *rt);
+/* Hands a job to the loop, which queues it with its model. [any] */
+void viv__loop_submit(viv_runtime *rt, viv_job *job);
+/* Something changed that the loop should look at (a cancel). [any] */
+void viv__loop_wake(viv_runtime *rt);
+
+/* ---- jobs ---- */
+
+typedef struct viv__event_node {
+  struct viv__event_node *next;
+  viv_event event;
+  viv_tensor tensor;
+} viv__event_node;
+
+enum viv__stop { VIV__RUN = 0, VIV__CANCEL = 1, VIV__LATE = 2 };
+
+struct viv_job {
+  viv_runtime *rt;
+  viv_model *model;
+  viv_session *session;
+  atomic_int refs; /* the caller's and the host's */
+  char *task;
+  viv_json *params; /* NULL: none */
+  viv_plugin_request request;
+  const viv_value **inputs;
+  char **taps;
+  size_t n_taps;
+  int32_t priority;
+  uint64_t deadline_ns; /* 0: none */
+  uint64_t order;
+  uint64_t submitted_ns, started_ns;
+  atomic_int stop; /* enum viv__stop */
+  viv_arena *arena;
+
+  /* the worker's */
+  struct viv_job *next; /* in the submission list, the model's queue or its active list */
+  struct viv_job *live_next, **live_prev; /* all jobs the loop watches */
+  viv_plugin_job *plugin_job;
+  void *task_state;
+  bool waiting;     /* the last step answered WAIT ... */
+  atomic_int kicked; /* ... and something has happened since */
+
+  /* the event queue */
+  pthread_mutex_t lock;
+  pthread_cond_t readable;
+  viv__event_node *head, *tail, *current;
+  int64_t queued, max_queued;
+  uint64_t seq;
+  int fd;
+  bool ended, end_given, unbounded;
+  viv__event_node end; /* part of the job, so that ending can't fail */
+  viv_error error;
+  char *counters;
+};
+
+/* Builds a job from a request: validated, everything copied. */
+int32_t viv__job_new(viv_model *model, const viv_request *request, viv_job **out, viv_error *error);
+void viv__job_ref(viv_job *job);
+void viv__job_unref(viv_job *job);
+/* Queues an event: VIV_OK, WAIT (queue full), CANCELLED or DEADLINE, NOT_NOW (memory), BUG (the event
+ * breaks the ABI). */
+int32_t viv__job_emit(viv_job *job, const viv_event *event);
+/* The one terminal event. Later calls do nothing. counters: JSON text, taken over, or NULL. */
+void viv__job_end(viv_job *job, int32_t status, const viv_error *error, char *counters);
+int32_t viv__job_poll(viv_job *job);
+int32_t viv__job_wants_tap(viv_job *job, viv_str name);
+viv_arena *viv__job_arena(viv_job *job);
+void viv__job_kick(viv_job *job); /* wakes the worker for a waiting job */
+const viv_value *viv__job_input(const viv_job *job, const char *name, int32_t kind); /* 0: any */
+
+/* ---- models ---- */
+
+struct viv_model {
+  viv_runtime *rt;
+  viv_model *next;
+  atomic_int refs; /* the caller's and one per job: the struct outlives unload while jobs are held */
+  char *name, *path;
+  viv_json *params;
+  viv__plugin *plugin;
+  const viv_model_api *api;
+  const viv_token_api *token; /* NULL: not a token model */
+  viv_checkpoint *checkpoint;
+  viv_arena *arena;
+  viv_plugin_model *handle;
+  viv_memory_plan plan;
+  uint64_t weight_bytes, reserved;
+  viv_token_info info;
+  int32_t *eos;
+  viv__tokenizer *tokenizer; /* NULL: none */
+  char *tokenizer_error;     /* why there is none */
+  viv_str tokenizer_config;
+  struct viv__engine *engine; /* token models: see tasks/tokens.h */
+
+  pthread_t thread;
+  bool has_thread;
+  pthread_mutex_t lock; /* queue and flags */
+  pthread_cond_t wake;
+  viv_job *queue; /* by priority, then order */
+  viv_job *active;
+  int n_active, max_active;
+  bool stopping, busy; /* busy: a worker or an inline caller is executing */
+};
+
+/* Queues a job with its model, in priority order; ends it when the model is stopping. [loop] */
+void viv__model_queue(viv_job *job);
+/* Takes a queued job out again if it has not started. */
+bool viv__model_unqueue(viv_job *job);
+void viv__model_unref(viv_model *model);
+void *viv__worker(void *model);
+/* Runs one job to its end on the calling thread. The model must be claimed (busy). */
+void viv__run_one(viv_model *model, viv_job *job);
+
+/* ---- sessions ---- */
+
+struct viv_session {
+  viv_model *model;
+  atomic_int refs;
+  bool busy; /* a job of it is active; under the model's lock */
+  viv_arena *arena;
+  viv_plugin_session *handle; /* not for token models */
+  int32_t seq;                /* token models: the sequence, -1: none yet */
+  int32_t *tokens;            /* everything said so far; the sequence holds a prefix of it */
+  int64_t n_tokens, cap_tokens;
+  uint64_t reserved;
+};
+void viv__session_unref(viv_session *session);
+
+/* ---- streams ---- */
+
+/* The job holds the stream from attach to unref, and is woken by it until detach, which comes when
+ * the job ends, while it is still held. */
+void viv__stream_attach(viv_stream *stream, viv_job *job);
+void viv__stream_detach(viv_stream *stream);
+void viv__stream_unref(viv_stream *stream);
+int32_t viv__stream_read(viv_stream *stream, void *data, uint64_t capacity, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,100 @@
+/* Sessions: what a model keeps between jobs. */
+#include "core/core.h"
+#include "tasks/tokens.h"
+
+#include <string.h>
+
+int32_t viv_session_open(viv_model *m, viv_session **out, viv_error *error) {
+  if (!m || !out) return VIV_FAIL(error, VIV_BAD_INPUT, "session", "model or out is NULL");
+  if (!m->token && !m->api->session_open)
+    return VIV_FAIL(error, VIV_NEVER, m->name, "this model keeps nothing between jobs");
+  viv_session *s = viv__calloc(1, sizeof *s);
+  if (!s) return VIV_FAIL(error, VIV_NOT_NOW, m->name, "no memory for a session");
+  s->model = m;
+  s->seq = -1;
+  atomic_init(&s->refs, 1);
+  if (!m->token) {
+    int32_t status = viv__reserve(m->rt, m->plan.session_bytes, "session", error);
+    if (status == VIV_OK) {
+      s->reserved = m->plan.session_bytes;
+      s->arena = viv__arena_new(0);
+      status = s->arena ? m->api->session_open(m->handle, s->arena, &s->handle, error)
+                        : VIV_FAIL(error, VIV_NOT_NOW, m->name, "no memory for a session");
+    }
+    if (status < 0) {
+      viv__session_unref(s);
+      return status;
+    }
+  }
+  atomic_fetch_add(&m->refs, 1);
+  *out = s;
+  return VIV_OK;
+}
+
+/* Claims the model for a moment, so that nothing else executes in it. */
+static void claim(viv_model *m) {
+  pthread_mutex_lock(&m->lock);
+  while (m->busy) pthread_cond_wait(&m->wake, &m->lock);
+  m->busy = true;
+  pthread_mutex_unlock(&m->lock);
+}
+
+static void unclaim(viv_model *m) {
+  pthread_mutex_lock(&m->lock);
+  m->busy = false;
+  pthread_cond_broadcast(&m->wake);
+  pthread_mutex_unlock(&m->lock);
+}
+
+void viv__session_unref(viv_session *s) {
+  if (atomic_fetch_sub(&s->refs, 1) != 1) return;
+  viv__release(s->model->rt, s->reserved);
+  viv__arena_free(s->arena);
+  viv__free(s->tokens);
+  viv__free(s);
+}
+
+void viv_session_close(viv_session *s) {
+  if (!s) return;
+  viv_model *m = s->model;
+  if (m->handle) {
+    claim(m);
+    int32_t role = viv__thread_role(VIV_THREAD_JOB);
+    if (m->token) viv__tokens_session_close(s);
+    else if (s->handle) m->api->session_close(s->handle);
+    s->handle = NULL;
+    viv__thread_role(role);
+    unclaim(m);
+  }
+  viv__session_unref(s);
+  viv__model_unref(m);
+}
+
+int32_t viv_session_save(viv_session *s, const char *path, viv_error *error) {
+  if (!s || !path) return VIV_FAIL(error, VIV_BAD_INPUT, "session", "session or path is NULL");
+  if (!s->model->token)
+    return VIV_FAIL(error, VIV_NEVER, s->model->name, "sessions of this model can't be saved");
+  claim(s->model);
+  int32_t role = viv__thread_role(VIV_THREAD_JOB);
+  int32_t status = s->busy ? VIV_FAIL(error, VIV_NOT_NOW, path, "a job of the session is running")
+                           : viv__tokens_session_save(s, path, error);
+  viv__thread_role(role);
+  unclaim(s->model);
+  return status;
+}
+
+int32_t viv_session_resume(viv_model *m, const char *path, viv_session **out, viv_error *error) {
+  viv_session *s = NULL;
+  if (m && !m->token)
+    return VIV_FAIL(error, VIV_NEVER, m->name, "sessions of this model can't be saved");
+  int32_t status = viv_session_open(m, &s, error);
+  if (status < 0) return status;
+  claim(m);
+  int32_t role = viv__thread_role(VIV_THREAD_JOB);
+  status = viv__tokens_session_load(s, path, error);
+  viv__thread_role(role);
+  unclaim(m);
+  if (status < 0) viv_session_close(s);
+  else *out = s;
+  return status;
+}

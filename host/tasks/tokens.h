@@ -1,0 +1,27 @@
+/* Tasks over token models: generate, forward, score, encode, decode. Internal.
+ *
+ * All functions run on the thread that executes the model (worker.c). A round joins what the jobs
+ * want into one batch, evaluates it and resumes each strategy: continuous batching. */
+#ifndef VIV_HOST_TOKENS_H
+#define VIV_HOST_TOKENS_H
+
+#include "core/core.h"
+
+int32_t viv__tokens_open(viv_model *m, viv_error *error);
+void viv__tokens_close(viv_model *m);
+/* Reads the request. The job becomes part of the following rounds. */
+int32_t viv__tokens_begin(viv_model *m, viv_job *job, viv_error *error);
+/* One batch of all active jobs. */
+void viv__tokens_round(viv_model *m);
+/* MORE while the job runs, DONE or the failure afterwards. */
+int32_t viv__tokens_status(viv_job *job, viv_error *error);
+/* Frees the job's task state; answers its counters as JSON text (viv__free), NULL for none. */
+char *viv__tokens_end(viv_model *m, viv_job *job, int32_t status);
+/* The tasks' schemas as JSON for viv_describe. */
+const char *viv__tokens_tasks(const viv_model *m);
+/* Session bytes: see tasks/session_file.c */
+int32_t viv__tokens_session_save(viv_session *s, const char *path, viv_error *error);
+int32_t viv__tokens_session_load(viv_session *s, const char *path, viv_error *error);
+void viv__tokens_session_close(viv_session *s);
+
+#endif
