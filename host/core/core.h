@@ -194,6 +194,7 @@ struct viv_model {
   viv_job *queue; /* by priority, then order */
   viv_job *active;
   int n_active, max_active;
+  int unfinished;      /* jobs that have begun and not ended */
   bool stopping, busy; /* busy: a worker or an inline caller is executing */
 };
 

@@ -343,9 +343,16 @@ int32_t viv_run_inline(viv_model *m, const viv_request *request, viv_job **out, 
     }
   job->unbounded = true; /* nobody reads while it runs */
   pthread_mutex_lock(&m->lock);
-  bool idle = !m->busy && !m->active && !m->queue && !m->stopping &&
-              !(job->session && job->session->busy);
-  if (idle) m->busy = true;
+  bool idle = !m->unfinished && !m->queue && !m->stopping && !(job->session && job->session->busy);
+  /* A worker that has ended its last job may still be putting it away. */
+  while (idle && m->busy) {
+    pthread_cond_wait(&m->wake, &m->lock);
+    idle = !m->unfinished && !m->queue && !m->stopping;
+  }
+  if (idle) {
+    m->busy = true;
+    m->unfinished++;
+  }
   if (idle && job->session) job->session->busy = true;
   pthread_mutex_unlock(&m->lock);
   if (!idle) {
@@ -355,8 +362,7 @@ int32_t viv_run_inline(viv_model *m, const viv_request *request, viv_job **out, 
   viv__run_one(m, job);
   pthread_mutex_lock(&m->lock);
   m->busy = false;
-  bool others = m->queue != NULL || m->stopping;
-  if (others) pthread_cond_signal(&m->wake);
+  pthread_cond_broadcast(&m->wake);
   pthread_mutex_unlock(&m->lock);
   *out = job;
   return VIV_OK;

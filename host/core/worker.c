@@ -19,7 +19,7 @@ void viv__model_queue(viv_job *job) {
       at = &(*at)->next;
     job->next = *at;
     *at = job;
-    pthread_cond_signal(&m->wake);
+    pthread_cond_broadcast(&m->wake);
   }
   pthread_mutex_unlock(&m->lock);
   if (!stopping) return;
@@ -63,11 +63,10 @@ static void finish(viv_model *m, viv_job *job, int32_t status, const viv_error *
   job->plugin_job = NULL;
   int32_t stopped = viv__job_poll(job);
   if (status < 0 && stopped < 0) status = stopped;
-  if (job->session) {
-    pthread_mutex_lock(&m->lock);
-    job->session->busy = false;
-    pthread_mutex_unlock(&m->lock);
-  }
+  pthread_mutex_lock(&m->lock);
+  if (job->session) job->session->busy = false;
+  m->unfinished--;
+  pthread_mutex_unlock(&m->lock);
   viv__job_end(job, status, error, counters);
 }
 
@@ -154,6 +153,7 @@ static viv_job *take(viv_model *m) {
     viv_job *job = *at;
     if (job->session && job->session->busy) continue;
     if (job->session) job->session->busy = true;
+    m->unfinished++;
     *at = job->next;
     job->next = NULL;
     return job;
@@ -190,6 +190,7 @@ void *viv__worker(void *arg) {
     run_round(m);
     pthread_mutex_lock(&m->lock);
     m->busy = false;
+    pthread_cond_broadcast(&m->wake);
   }
   pthread_mutex_unlock(&m->lock);
   return NULL;

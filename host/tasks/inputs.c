@@ -111,7 +111,7 @@ static int32_t read_text(viv__task *t, viv_str text, bool add_special, viv_error
     t->lanes[0].prompt[i] = ids[i];
     t->lanes[0].column[i] = (int32_t)i;
   }
-  t->lanes[0].n_prompt = (int64_t)n;
+  if (status == VIV_OK) t->lanes[0].n_prompt = (int64_t)n;
   viv__free(ids);
   return status;
 }

@@ -1,0 +1,52 @@
+# Completion of viv for bash.
+_viv_models() {
+  viv list --models 2>/dev/null | cut -d' ' -f1
+}
+
+_viv() {
+  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
+  local verbs="run chat list show why plugins tokenize session eval bench golden doctor new-plugin \
+version"
+  local common="--help --json"
+  local load="--plugin --weights --context --load"
+  local generate="--max-tokens --temp --top-k --top-p --min-p --seed --strategy --stop --ignore-eos \
+--param"
+  local options
+  COMPREPLY=()
+  if [ "$COMP_CWORD" -eq 1 ]; then
+    COMPREPLY=($(compgen -W "$verbs --help --version" -- "$cur"))
+    return
+  fi
+  case $prev in
+    --weights) COMPREPLY=($(compgen -W "as-stored f32 bf16 f16 int8 int4" -- "$cur")); return ;;
+    --state) COMPREPLY=($(compgen -W "planned runs verified" -- "$cur")); return ;;
+    --strategy) COMPREPLY=($(compgen -W "greedy sample prompt-lookup" -- "$cur")); return ;;
+    --out|-o|--input|-i) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+  esac
+  case $verb in
+    run) options="$common $load $generate --raw --task --input --out --verbose" ;;
+    chat) options="$common $load $generate --system --verbose" ;;
+    session) options="$common $load $generate --raw --update --verbose" ;;
+    eval) options="$common $load $generate --limit --jobs --verbose" ;;
+    bench) options="$common $load --repetitions --prompt --generate" ;;
+    golden) options="$common $load --taps-first --call --quiet --dry-run" ;;
+    list) options="$common --models --state --markdown" ;;
+    show) options="$common $load" ;;
+    tokenize) options="$common --decode --no-special" ;;
+    *) options="$common" ;;
+  esac
+  if [[ $cur == -* ]]; then
+    COMPREPLY=($(compgen -W "$options" -- "$cur"))
+  elif [ "$verb" = session ] && [ "$COMP_CWORD" -eq 2 ]; then
+    COMPREPLY=($(compgen -W "save resume" -- "$cur"))
+  elif [ "$verb" = golden ]; then
+    COMPREPLY=($(compgen -d -- "$cur"))
+  else
+    case $verb in
+      run|chat|show|why|tokenize|session|eval|bench)
+        COMPREPLY=($(compgen -W "$(_viv_models)" -- "$cur") $(compgen -f -- "$cur")) ;;
+      *) COMPREPLY=($(compgen -f -- "$cur")) ;;
+    esac
+  fi
+}
+complete -o filenames -F _viv viv

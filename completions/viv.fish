@@ -1,0 +1,63 @@
+# Completion of viv for fish.
+set -l verbs run chat list show why plugins tokenize session eval bench golden doctor new-plugin version
+set -l with_model run chat show why tokenize session eval bench
+set -l generating run chat session eval
+set -l loading run chat show session eval bench golden
+
+function __viv_models
+    viv list --models 2>/dev/null | string split -f1 ' '
+end
+
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a run -d 'run a model once'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a chat -d 'talk with a model'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a list -d 'the catalogue of systems'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a show -d 'a model before loading'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a why -d 'which plugin takes a model'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a plugins -d 'the plugins that were found'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a tokenize -d 'a text as token ids'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a session -d 'save and resume conversations'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a eval -d 'count exact answers'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a bench -d 'tokens per second'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a golden -d 'run golden cases'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a doctor -d 'what is missing here'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a new-plugin -d 'start a plugin'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a version -d 'the version'
+
+complete -c viv -n "__fish_seen_subcommand_from $with_model" -a '(__viv_models)'
+complete -c viv -n "__fish_seen_subcommand_from session" -a 'save resume'
+complete -c viv -s h -l help -d 'an example and all options'
+complete -c viv -l json -d 'machine-readable output'
+
+complete -c viv -n "__fish_seen_subcommand_from $generating" -s n -l max-tokens -x -d 'new tokens'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -s t -l temp -x -d 'temperature'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -l top-k -x -d 'likeliest tokens'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -l top-p -x -d 'probability mass'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -l min-p -x -d 'share of the likeliest'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -l seed -x -d 'of the random numbers'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -l strategy -x -a 'greedy sample prompt-lookup' -d 'how tokens are chosen'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -l stop -x -d 'end at this text'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -l ignore-eos -d 'go on after the end token'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -s p -l param -x -d 'KEY=JSON'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -s v -l verbose -d 'counters'
+complete -c viv -n "__fish_seen_subcommand_from $loading" -l plugin -x -d 'take this plugin'
+complete -c viv -n "__fish_seen_subcommand_from $loading" -l weights -x -a 'as-stored f32 bf16 f16 int8 int4' -d 'kind of weights'
+complete -c viv -n "__fish_seen_subcommand_from $loading" -l context -x -d 'room per sequence'
+complete -c viv -n "__fish_seen_subcommand_from $loading" -l load -x -d 'KEY=JSON'
+complete -c viv -n "__fish_seen_subcommand_from run session" -l raw -d 'no chat template'
+complete -c viv -n "__fish_seen_subcommand_from run" -l task -x -d 'the task'
+complete -c viv -n "__fish_seen_subcommand_from run" -s i -l input -r -d 'NAME=FILE'
+complete -c viv -n "__fish_seen_subcommand_from run" -s o -l out -r -d 'write the result'
+complete -c viv -n "__fish_seen_subcommand_from chat" -l system -x -d 'system message'
+complete -c viv -n "__fish_seen_subcommand_from session" -s u -l update -d 'write the file again'
+complete -c viv -n "__fish_seen_subcommand_from eval" -s l -l limit -x -d 'questions'
+complete -c viv -n "__fish_seen_subcommand_from eval" -s j -l jobs -x -d 'in flight'
+complete -c viv -n "__fish_seen_subcommand_from bench" -s r -l repetitions -x -d 'runs of each test'
+complete -c viv -n "__fish_seen_subcommand_from list" -s m -l models -d 'of the zoo'
+complete -c viv -n "__fish_seen_subcommand_from list" -l state -x -a 'planned runs verified'
+complete -c viv -n "__fish_seen_subcommand_from list" -l markdown -d 'as a table'
+complete -c viv -n "__fish_seen_subcommand_from tokenize" -s d -l decode -d 'ids to text'
+complete -c viv -n "__fish_seen_subcommand_from tokenize" -l no-special -d 'no opening tokens'
+complete -c viv -n "__fish_seen_subcommand_from golden" -l taps-first -d 'in the order of the pass'
+complete -c viv -n "__fish_seen_subcommand_from golden" -s c -l call -x -d 'only these calls'
+complete -c viv -n "__fish_seen_subcommand_from golden" -s q -l quiet -d 'failures only'
+complete -c viv -n "__fish_seen_subcommand_from golden" -l dry-run -d 'show what would be sent'

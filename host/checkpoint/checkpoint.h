@@ -1,0 +1,78 @@
+/* A model directory as "tensor by name". Internal.
+ *
+ * Reads config.json, *.safetensors (one file, or shards with model.safetensors.index.json), and
+ * PyTorch pickles (pytorch_model.bin, *.pt, *.pth; zip form and the older one). Weights are mapped
+ * read-only. Every length, offset, overlap, shape product, dtype and name of these untrusted files
+ * is checked against the file's size before it is used. Not checked: that a BOOL tensor's bytes are
+ * 0 or 1, and zip checksums, since both would read all weights. A tensor's data may lie at any
+ * address, odd ones included: files do not promise alignment.
+ *
+ * A file that is truncated while it is mapped raises SIGBUS in whoever reads the missing pages.
+ * That is not handled here: it costs the worker process that held the model. */
+#ifndef VIV_HOST_CHECKPOINT_H
+#define VIV_HOST_CHECKPOINT_H
+
+#include "base/base.h"
+
+/* path: a model directory (a Hugging Face cache snapshot whose files are symbolic links works, and
+ * so does the cache's models--org--name folder: its refs/main snapshot is taken), or a single
+ * checkpoint file or index of shards. A directory without weights opens too (tensor_count 0); one
+ * without config.json has a NULL config.
+ *
+ * In a directory the first of these is taken: model.safetensors.index.json with its shards,
+ * model.safetensors, the only *.safetensors, pytorch_model.bin.index.json with its shards,
+ * pytorch_model.bin, the only *.pt, *.pth or *.bin (optimizers' states and the like not counted).
+ * Several weight files without an index are refused.
+ *
+ * Failures: VIV_NEVER when there is nothing at path or the format is not read here, VIV_BAD_INPUT
+ * for a damaged or hostile file, VIV_NOT_NOW without memory. The error names file, tensor and byte.
+ */
+int32_t viv__checkpoint_open(const char *path, viv_checkpoint **out, viv_error *error);
+void viv__checkpoint_close(viv_checkpoint *c);
+const char *viv__checkpoint_dir(const viv_checkpoint *c); /* the resolved directory */
+const viv_json *viv__checkpoint_config(const viv_checkpoint *c);
+/* Bytes of a side file in the directory ("tokenizer.json"), at most 64 MiB; VIV_NEVER when absent.
+ * Names with '/' and ".." are refused. Read once; lives as long as the checkpoint. [any] */
+int32_t viv__checkpoint_read(viv_checkpoint *c, const char *name, viv_str *out, viv_error *error);
+/* The services of viv_host. */
+int32_t viv__tensor_find(const viv_checkpoint *c, viv_str name, viv_tensor *out);
+int64_t viv__tensor_count(const viv_checkpoint *c);
+int32_t viv__tensor_at(const viv_checkpoint *c, int64_t index, viv_str *name, viv_tensor *out);
+/* The same file as a document; NULL also when it is not valid JSON. [any] */
+const viv_json *viv__checkpoint_file(const viv_checkpoint *c, viv_str name);
+uint64_t viv__checkpoint_bytes(const viv_checkpoint *c); /* sum of all tensors' bytes */
+/* 64 hex digits that identify the weights, to key saved sessions: SHA-256 over each file's size and
+ * its first and last 64 KiB, and over each tensor's name, dtype, shape and the first, middle and
+ * last 64 bytes of its data. Fast (a few pages per tensor), the same wherever the files lie, and it
+ * tells fine-tunes apart; not a proof against somebody who wants two files to look alike. */
+void viv__checkpoint_id(const viv_checkpoint *c, char out[65]);
+
+/* One safetensors file on its own (golden vectors, tests). path is for messages. */
+typedef struct viv__safetensors viv__safetensors;
+int32_t viv__safetensors_open(const char *path, viv__safetensors **out, viv_error *error);
+/* From memory that stays valid; the fuzzer's door. */
+int32_t viv__safetensors_parse(const void *data, size_t len, const char *name,
+                               viv__safetensors **out, viv_error *error);
+void viv__safetensors_close(viv__safetensors *s);
+int64_t viv__safetensors_count(const viv__safetensors *s);
+int32_t viv__safetensors_at(const viv__safetensors *s, int64_t index, viv_str *name,
+                            viv_tensor *out);
+int32_t viv__safetensors_find(const viv__safetensors *s, viv_str name, viv_tensor *out);
+
+/* Writes a safetensors file: names [n], tensors [n]. */
+int32_t viv__safetensors_write(const char *path, const viv_str *names, const viv_tensor *tensors,
+                               int64_t n, viv_error *error);
+
+/* A PyTorch file on its own. Same shape; from memory for the fuzzer. The top-level dict's tensors
+ * are taken; when it has none, those of the first of state_dict, model_state_dict, model, module,
+ * params (and the like) that has; when none has, those of every part of the top-level dict, as
+ * "part.tensor". Anything that is no tensor or plain container refuses the file: nothing in it is
+ * ever run. Views that are not dense are copied. */
+typedef struct viv__pickle viv__pickle;
+int32_t viv__pickle_open(const char *path, viv__pickle **out, viv_error *error);
+int32_t viv__pickle_parse(const void *data, size_t len, const char *name, viv__pickle **out,
+                          viv_error *error);
+void viv__pickle_close(viv__pickle *p);
+int64_t viv__pickle_count(const viv__pickle *p);
+int32_t viv__pickle_at(const viv__pickle *p, int64_t index, viv_str *name, viv_tensor *out);
+#endif

@@ -1,0 +1,226 @@
+/* viv run: one job. Text streams as it comes; other results are summarised or written to a file. */
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+enum { MAX_TOKENS = 512 };
+
+/* What the events of one job leave behind. */
+struct sink {
+  bool json, quiet, open_line;
+  const char *out_path;
+  viv__tensor_list tensors;
+  viv__buf blob; /* the first picture or recording */
+};
+
+static void print_text(struct sink *s, const viv_event *e) {
+  if (s->json) {
+    cJSON *o = viv__need(cJSON_CreateObject());
+    char *text = viv__need(viv__strndup(e->bytes.ptr, e->bytes.len));
+    char *name = viv__need(viv__strndup(e->name.ptr, e->name.len));
+    cJSON_AddStringToObject(o, "event", e->kind == VIV_KIND_JSON ? "json" : "text");
+    cJSON_AddStringToObject(o, "name", name);
+    viv_json *value = NULL;
+    if (e->kind == VIV_KIND_JSON &&
+        viv__json_parse(text, e->bytes.len, name, &value, NULL) == VIV_OK)
+      cJSON_AddItemToObject(o, "value", (cJSON *)value);
+    else
+      cJSON_AddStringToObject(o, "text", text);
+    viv__free(text);
+    viv__free(name);
+    viv__print_json(o);
+    return;
+  }
+  if (!e->bytes.len) return;
+  viv__progress_clear();
+  fwrite(e->bytes.ptr, 1, e->bytes.len, stdout);
+  if (e->kind == VIV_KIND_JSON) fputc('\n', stdout);
+  fflush(stdout);
+  s->open_line = e->kind == VIV_KIND_TEXT && e->bytes.ptr[e->bytes.len - 1] != '\n';
+}
+
+static void take_tensor(struct sink *s, const viv_event *e) {
+  char *name = viv__need(viv__strndup(e->name.ptr, e->name.len));
+  if (s->out_path) viv__tensors_add(&s->tensors, e->name, e->tensor, false);
+  if (s->json) {
+    cJSON *o = viv__tensor_json(name, e->tensor);
+    cJSON_AddStringToObject(o, "event", "tensor");
+    viv__print_json(o);
+  } else if (!s->out_path) {
+    if (s->open_line) fputc('\n', stdout);
+    s->open_line = false;
+    viv__tensor_print(stdout, name, e->tensor);
+  }
+  viv__free(name);
+}
+
+static void on_event(void *context, const viv_event *e) {
+  struct sink *s = context;
+  switch (e->kind) {
+  case VIV_KIND_TEXT:
+  case VIV_KIND_JSON: print_text(s, e); break;
+  case VIV_KIND_TENSOR: take_tensor(s, e); break;
+  case VIV_KIND_PROGRESS:
+    if (!s->json && !s->open_line && isatty(STDOUT_FILENO))
+      viv__progress_show("reading the prompt", e->progress);
+    break;
+  case VIV_KIND_IMAGE:
+  case VIV_KIND_AUDIO:
+    if (!s->blob.len) viv__buf_add(&s->blob, e->bytes.ptr, e->bytes.len);
+    break;
+  default: break;
+  }
+}
+
+static int32_t write_results(const struct sink *s, viv_error *error) {
+  if (!s->out_path) {
+    if (s->blob.len)
+      fprintf(stderr, "viv: the result is a file of %zu bytes; --out FILE writes it\n", s->blob.len);
+    return VIV_OK;
+  }
+  if (s->blob.len) return viv__write_file(s->out_path, s->blob.ptr, s->blob.len, error);
+  if (s->tensors.n) return viv__tensors_write(&s->tensors, s->out_path, error);
+  return VIV_FAIL(error, VIV_NEVER, s->out_path, "the job gave no tensor and no file to write");
+}
+
+static void print_end(bool json, const viv__outcome *o) {
+  if (!json) return;
+  cJSON *end = viv__need(cJSON_CreateObject());
+  cJSON_AddStringToObject(end, "event", "end");
+  cJSON_AddStringToObject(end, "status", viv_status_name(o->status));
+  if (o->counters)
+    cJSON_AddItemToObject(end, "counters", cJSON_Duplicate(o->counters, 1));
+  cJSON_AddNumberToObject(end, "seconds", o->seconds);
+  viv__print_json(end);
+}
+
+/* The prompt: an argument, "-" or a pipe for standard input. A picture or recording that is named
+ * where a prompt stands is sent as what it is. */
+static int32_t add_prompt(viv__input_list *inputs, const char *prompt, bool wanted,
+                          viv_error *error) {
+  size_t len = 0;
+  bool from_stdin = prompt ? !strcmp(prompt, "-") : wanted && !isatty(STDIN_FILENO);
+  int32_t media = prompt && !access(prompt, R_OK) ? viv__media_kind(prompt) : 0;
+  if (media)
+    return viv__inputs_file(inputs, media == VIV_KIND_IMAGE ? "image" : "audio", prompt, error);
+  if (from_stdin) {
+    char *text = viv__read_stdin(&len);
+    viv__inputs_bytes(viv__inputs_add(inputs, "text", VIV_KIND_TEXT), text, len);
+  } else if (prompt) {
+    char *text = viv__need(viv__strdup(prompt));
+    viv__inputs_bytes(viv__inputs_add(inputs, "text", VIV_KIND_TEXT), text, strlen(text));
+  } else if (wanted) {
+    return VIV_FAIL(error, VIV_BAD_INPUT, NULL,
+                    "no prompt: give it as an argument or through a pipe (viv run --help)");
+  }
+  return VIV_OK;
+}
+
+/* The model's task when none was named: generate, else the only one, else a question back. */
+static const char *choose_task(const viv__loaded *l, const char *wanted, viv_error *error) {
+  if (wanted) return wanted;
+  const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(l->about, "tasks");
+  if (!tasks || viv__has_task(l, "generate")) return "generate";
+  if (cJSON_GetArraySize(tasks) == 1) {
+    const cJSON *name = cJSON_IsString(tasks->child)
+                            ? tasks->child
+                            : cJSON_GetObjectItemCaseSensitive(tasks->child, "name");
+    if (cJSON_IsString(name)) return name->valuestring;
+  }
+  char *list = cJSON_PrintUnformatted(tasks);
+  VIV_FAIL(error, VIV_BAD_INPUT, "--task", "the model has several tasks, name one: %s",
+           list ? list : "");
+  cJSON_free(list);
+  return NULL;
+}
+
+struct run_options {
+  const char *task, *out;
+  bool json, raw, verbose;
+  cJSON *params, *load;
+  viv__list inputs;
+};
+
+static int run(const char *model, const char *prompt, struct run_options *o) {
+  viv_error error = VIV_ERROR_INIT;
+  viv__loaded l = {0};
+  viv__input_list inputs = {0};
+  struct sink sink = {.json = o->json, .out_path = o->out};
+  viv__outcome outcome = {.status = VIV_OK};
+  int32_t status = VIV_OK;
+  for (int i = 0; i < o->inputs.n && status >= 0; i++)
+    status = viv__inputs_pair(&inputs, o->inputs.items[i], &error);
+  bool text_task = !o->task || !strcmp(o->task, "generate");
+  if (status >= 0)
+    status = add_prompt(&inputs, prompt, text_task && !o->inputs.n, &error);
+  if (status >= 0) status = viv__load_model(model, o->load, &l, &error);
+  const char *task = status >= 0 ? choose_task(&l, o->task, &error) : NULL;
+  if (!task) {
+    if (status >= 0) status = error.code;
+  } else {
+    if (!strcmp(task, "generate")) {
+      viv__sampling_defaults(o->params, MAX_TOKENS);
+      bool chat = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(l.about, "chat"));
+      if (!o->raw && chat && !cJSON_GetObjectItemCaseSensitive(o->params, "chat"))
+        cJSON_AddTrueToObject(o->params, "chat");
+    }
+    const viv_value **values = viv__inputs_values(&inputs);
+    status = viv__job_run(l.model, task, o->params, values, inputs.n, NULL, on_event, &sink,
+                          &outcome);
+    viv__free(values);
+    error = outcome.error;
+    viv__progress_clear();
+    if (sink.open_line) fputc('\n', stdout);
+    fflush(stdout);
+    if (status >= 0) status = write_results(&sink, &error);
+    print_end(o->json, &outcome);
+  }
+  int code = VIV__EXIT_OK;
+  if (status == VIV_CANCELLED) {
+    fprintf(stderr, "viv: cancelled\n");
+    code = VIV__EXIT_CANCELLED;
+  } else if (status < 0) {
+    code = viv__report(o->json && !outcome.status, model, status, &error);
+  }
+  if (o->verbose && task && status >= 0) viv__print_counters(&outcome);
+  viv__outcome_free(&outcome);
+  viv__tensors_free(&sink.tensors);
+  viv__buf_free(&sink.blob);
+  viv__inputs_free(&inputs);
+  viv__unload_model(&l);
+  return code;
+}
+
+int viv__cmd_run(int argc, char **argv) {
+  struct run_options o = {.params = viv__need(cJSON_CreateObject()),
+                          .load = viv__need(cJSON_CreateObject())};
+  const viv__opt options[] = {
+      VIV__GENERATE_OPTIONS(o.params),
+      {"raw", 0, VIV__OPT_FLAG, NULL, &o.raw, "no chat template around the prompt", NULL},
+      {"task", 0, VIV__OPT_TEXT, "NAME", &o.task, "the task, where a model has several", NULL},
+      {"input", 'i', VIV__OPT_LIST, "NAME=FILE", &o.inputs,
+       "an input from a file, or NAME=@TEXT; may be repeated", NULL},
+      {"out", 'o', VIV__OPT_TEXT, "FILE", &o.out, "write tensors (.safetensors) or the file made",
+       NULL},
+      VIV__LOAD_OPTIONS(o.load),
+      {"json", 0, VIV__OPT_FLAG, NULL, &o.json, "one JSON object per event", NULL},
+      {"verbose", 'v', VIV__OPT_FLAG, NULL, &o.verbose, "counters and tokens/s at the end", NULL},
+      {0}};
+  const viv__usage usage = {
+      "viv run sambay-reasoner \"What is 12 + 30?\"\n"
+      "viv run --temp 0.8 --seed 7 -v models/stories260K \"Once upon a time\"\n"
+      "viv run --task forward -i input_ids=ids.safetensors --out logits.safetensors MODEL",
+      "run [options] MODEL [PROMPT]",
+      "Runs MODEL once. The prompt comes from the argument or from standard input."};
+  const char *args[2] = {NULL, NULL};
+  int n = 0, code = viv__options(&usage, options, argc, argv, 1, 2, args, &n);
+  if (code < 0) {
+    viv__interrupt_catch();
+    code = run(args[0], args[1], &o);
+  }
+  cJSON_Delete(o.params);
+  cJSON_Delete(o.load);
+  return code;
+}

@@ -1,0 +1,56 @@
+/* What the files of host/compute share: the pool, OpenBLAS, the table's private part. Internal. */
+#ifndef VIV_HOST_COMPUTE_INTERNAL_H
+#define VIV_HOST_COMPUTE_INTERNAL_H
+
+#include "compute/compute.h"
+#include "compute/kernels.h"
+
+/* ---- pool.c ---- */
+
+typedef struct viv__pool viv__pool;
+typedef void (*viv__body)(void *ctx, int64_t begin, int64_t end);
+
+/* A pool of threads - 1 workers; fewer when the system grants no more. NULL: no memory. */
+viv__pool *viv__pool_new(int32_t threads);
+void viv__pool_free(viv__pool *p);
+int32_t viv__pool_threads(const viv__pool *p); /* the caller included */
+/* As parallel_for of the table. */
+void viv__pool_run(viv__pool *p, int64_t n, int64_t grain, viv__body body, void *ctx);
+
+/* ---- blas.c ---- */
+
+bool viv__blas_load(void);           /* once per process; false: there is no OpenBLAS */
+const char *viv__blas_corename(void); /* "SkylakeX", ...; "none" without OpenBLAS */
+/* C = alpha op(A) op(B) + beta C, row-major, on the calling thread; only after a load that worked. */
+void viv__blas_sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
+                     const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
+                     int64_t ldc);
+
+/* ---- compute.c ---- */
+
+struct viv_weight {
+  const void *data; /* [out, in] of dtype, at any alignment */
+  int64_t out, in;
+  int32_t dtype; /* VIV_F32, VIV_F16 or VIV_BF16 */
+};
+
+typedef struct viv__compute {
+  viv_compute table; /* first: the table's address is this struct's */
+  const viv__kernels *kernels;
+  viv__pool *pool;
+  bool blas;
+} viv__compute;
+
+static inline const viv__compute *viv__compute_of(const viv_compute *c) {
+  return c->self;
+}
+
+/* ---- conv.c ---- */
+
+void viv__gemm(const viv_compute *c, int32_t trans_a, int32_t trans_b, int64_t m, int64_t n,
+               int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+               float beta, float *out, int64_t ldc);
+void viv__conv2d(const viv_compute *c, const viv_conv2d *args);
+uint64_t viv__conv2d_scratch(const viv_compute *c, const viv_conv2d *args);
+
+#endif

@@ -1,0 +1,133 @@
+/* The kernels for AVX2 with FMA and F16C: eight floats at a time. Called only after the check in
+ * compute.c; the Makefile gives this file its instruction set. */
+#if defined(__x86_64__)
+#include "compute/kernels.h"
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#define LANES 8
+#define LINEAR_ROWS 3 /* 3 x 4 sums, 3 of x, 1 weight: all 16 registers */
+#define VALUE_VECTORS 2
+#define KERNELS viv__kernels_avx2
+#define KERNELS_NAME "avx2"
+
+typedef __m256 vf;
+typedef __m256i vi;
+
+static inline __m256i first(int64_t n) {
+  const __m256i lane = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
+}
+static inline vf v_set(float f) {
+  return _mm256_set1_ps(f);
+}
+static inline vf v_load(const void *p) {
+  return _mm256_loadu_ps(p);
+}
+static inline vf v_load_n(const void *p, int64_t n) {
+  return _mm256_maskload_ps(p, first(n));
+}
+static inline void v_store(void *p, vf v) {
+  _mm256_storeu_ps(p, v);
+}
+static inline void v_store_n(void *p, vf v, int64_t n) {
+  _mm256_maskstore_ps(p, first(n), v);
+}
+static inline __m128i halves_n(const void *p, int64_t n) {
+  uint16_t buffer[8] = {0};
+  memcpy(buffer, p, (size_t)n * sizeof *buffer);
+  return _mm_loadu_si128((const __m128i *)buffer);
+}
+static inline void store_halves_n(void *p, __m128i h, int64_t n) {
+  uint16_t buffer[8];
+  _mm_storeu_si128((__m128i *)buffer, h);
+  memcpy(p, buffer, (size_t)n * sizeof *buffer);
+}
+static inline vf v_load_f16(const void *p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(p));
+}
+static inline vf v_load_f16_n(const void *p, int64_t n) {
+  return _mm256_cvtph_ps(halves_n(p, n));
+}
+static inline vf bf16_to_floats(__m128i h) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+static inline vf v_load_bf16(const void *p) {
+  return bf16_to_floats(_mm_loadu_si128(p));
+}
+static inline vf v_load_bf16_n(const void *p, int64_t n) {
+  return bf16_to_floats(halves_n(p, n));
+}
+static inline void v_store_f16_n(void *p, vf v, int64_t n) {
+  store_halves_n(p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), n);
+}
+static inline void v_store_bf16_n(void *p, vf v, int64_t n) {
+  __m256i u = _mm256_castps_si256(v);
+  __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  __m256i rounded = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  __m256i quiet = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+  __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  __m256i bits = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+  __m256i packed = _mm256_packus_epi32(bits, bits);
+  packed = _mm256_permute4x64_epi64(packed, 0xd8);
+  store_halves_n(p, _mm256_castsi256_si128(packed), n);
+}
+/* stride counts elements; lanes from n on are 0. */
+static inline vf v_gather_n(const float *p, int64_t stride, int64_t n) {
+  const __m256i lane = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+  __m256i index = _mm256_mullo_epi32(lane, _mm256_set1_epi32((int)stride));
+  return _mm256_mask_i32gather_ps(_mm256_setzero_ps(), p, index, _mm256_castsi256_ps(first(n)), 4);
+}
+static inline void v_scatter_n(float *p, int64_t stride, vf v, int64_t n) {
+  float buffer[8];
+  _mm256_storeu_ps(buffer, v);
+  for (int64_t i = 0; i < n; i++) p[i * stride] = buffer[i];
+}
+static inline vf v_fma(vf a, vf b, vf c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+/* A NaN in b is kept. */
+static inline vf v_max(vf a, vf b) {
+  return _mm256_max_ps(a, b);
+}
+static inline vf v_min(vf a, vf b) {
+  return _mm256_min_ps(a, b);
+}
+static inline vf v_abs(vf a) {
+  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+static inline vf v_sign_of(vf value, vf sign) { /* value >= 0 with the sign of sign */
+  return _mm256_or_ps(value, _mm256_and_ps(sign, _mm256_set1_ps(-0.0f)));
+}
+static inline vf v_sqrt(vf a) {
+  return _mm256_sqrt_ps(a);
+}
+static inline vf v_round(vf a) {
+  return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* a > b ? x : y */
+static inline vf v_if_greater(vf a, vf b, vf x, vf y) {
+  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+/* Lanes from n on become fill. */
+static inline vf v_keep_n(vf a, vf fill, int64_t n) {
+  return _mm256_blendv_ps(fill, a, _mm256_castsi256_ps(first(n)));
+}
+/* a 2^e; e is whole, within +-252. In two steps, so that results may be denormal. */
+static inline vf v_scale(vf a, vf e) {
+  __m256i n = _mm256_cvtps_epi32(e), half = _mm256_srai_epi32(n, 1);
+  __m256i rest = _mm256_sub_epi32(n, half), bias = _mm256_set1_epi32(127);
+  vf x = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  vf y = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  return a * x * y;
+}
+/* The sums of four vectors' lanes, each made in the same order. */
+static inline __m128 v_sums4(vf a, vf b, vf c, vf d) {
+  __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  return _mm256_castps256_ps128(s) + _mm256_extractf128_ps(s, 1);
+}
+
+#include "compute/kernels_impl.h"
+#endif

@@ -1,0 +1,204 @@
+/* The weight tables: one walk over them checks all tensors, a second one prepares them. */
+#include "nn/nn.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PASS_CHECK, PASS_LOAD, PASS_MATCH };
+
+const viv_compute *nn_compute(const viv_host *host, viv_error *error) {
+  const viv_compute *c = NULL;
+  if (host->get_extension) c = host->get_extension(host->self, nn_str(VIV_COMPUTE_ID));
+  if (!c)
+    nn_fail(error, VIV_NEVER, VIV_COMPUTE_ID,
+            "this host offers no kernels, and the plugin brings none of its own");
+  return c;
+}
+
+int64_t nn_axis(const viv_host *host, const viv_model_source *source, const char *name,
+                int32_t axis, int64_t fallback) {
+  viv_tensor t = {.struct_size = sizeof t};
+  if (host->tensor_find(source->checkpoint, nn_str(name), &t) < 0) return fallback;
+  if (axis < 0) axis += t.ndim;
+  return axis >= 0 && axis < t.ndim ? t.shape[axis] : fallback;
+}
+
+void nn_at(nn_loader *l, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  if (vsnprintf(l->prefix, sizeof l->prefix, format, args) < 0) l->prefix[0] = 0;
+  va_end(args);
+}
+
+/* Adds one mismatch to the report while there is room; those that do not fit are counted. A tensor
+ * that several rows of a table take their part of is reported once. */
+static void mismatch(nn_loader *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void mismatch(nn_loader *l, const char *format, ...) {
+  char line[256];
+  va_list args;
+  va_start(args, format);
+  if (vsnprintf(line, sizeof line, format, args) < 0) line[0] = 0;
+  va_end(args);
+  size_t used = strlen(l->report), n = strlen(line);
+  if (strstr(l->report, line)) return;
+  l->mismatches++;
+  if (used + n + 2 < sizeof l->report)
+    snprintf(l->report + used, sizeof l->report - used, "%s%s", used ? "; " : "", line);
+}
+
+static int32_t lines(const char *report) {
+  int32_t n = *report ? 1 : 0;
+  for (const char *p = report; (p = strstr(p, "; ")); p += 2) n++;
+  return n;
+}
+
+static const char *dtype_name(int32_t dtype) {
+  static const char *const names[] = {"?",   "F32", "F64", "F16", "BF16", "I64",
+                                      "I32", "I16", "I8",  "U8",  "BOOL"};
+  return dtype > 0 && dtype <= VIV_BOOL ? names[dtype] : "?";
+}
+
+static bool is_float(int32_t dtype) {
+  return dtype == VIV_F32 || dtype == VIV_F64 || dtype == VIV_F16 || dtype == VIV_BF16;
+}
+
+/* Shapes are equal when they are so after dropping axes of length 1. */
+static bool same_shape(const viv_tensor *t, int64_t rows, int64_t cols) {
+  int64_t want[2], n = 0, i = 0;
+  if (rows != 1) want[n++] = rows;
+  if (cols != 1) want[n++] = cols;
+  for (int32_t a = 0; a < t->ndim; a++) {
+    if (t->shape[a] == 1) continue;
+    if (i == n || t->shape[a] != want[i]) return false;
+    i++;
+  }
+  return i == n;
+}
+
+static void shape_text(char *text, size_t size, const viv_tensor *t) {
+  size_t used = (size_t)snprintf(text, size, "[");
+  for (int32_t a = 0; a < t->ndim && used < size; a++)
+    used += (size_t)snprintf(text + used, size - used, "%s%lld", a ? ", " : "",
+                             (long long)t->shape[a]);
+  if (used < size) snprintf(text + used, size - used, "]");
+}
+
+static void check(nn_loader *l, const char *name, int64_t begin, int64_t end, int64_t total,
+                  int64_t cols, enum nn_weight_kind kind) {
+  viv_tensor t = {.struct_size = sizeof t};
+  char have[160], want[64];
+  if (l->host->tensor_find(l->source->checkpoint, nn_str(name), &t) < 0) {
+    mismatch(l, "%s is missing", name);
+    return;
+  }
+  if (!same_shape(&t, total, cols)) {
+    shape_text(have, sizeof have, &t);
+    if (cols == 1) snprintf(want, sizeof want, "[%lld]", (long long)total);
+    else snprintf(want, sizeof want, "[%lld, %lld]", (long long)total, (long long)cols);
+    mismatch(l, "%s is %s, expected %s", name, have, want);
+    return;
+  }
+  if (!is_float(t.dtype)) {
+    mismatch(l, "%s has dtype %s, expected a float", name, dtype_name(t.dtype));
+    return;
+  }
+  if (kind == NN_MATRIX) {
+    uint64_t all = l->compute->weight_bytes(l->compute, &t, l->source->weight_policy);
+    l->bytes += total ? all / (uint64_t)total * (uint64_t)(end - begin) + 256 : 0;
+  } else {
+    l->bytes += (uint64_t)total * (uint64_t)cols * sizeof(float) + 64;
+  }
+}
+
+static void load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t end,
+                 int64_t total, int64_t cols, enum nn_weight_kind kind) {
+  viv_tensor t = {.struct_size = sizeof t};
+  if (l->status) return;
+  int32_t rc = l->host->tensor_find(l->source->checkpoint, nn_str(name), &t);
+  if (rc < 0) {
+    l->status = nn_fail(l->error, VIV_BUG, name, "the tensor was there when it was checked");
+    return;
+  }
+  if (kind == NN_MATRIX) {
+    viv_weight *w = NULL;
+    int32_t policy = l->source->weight_policy;
+    if (begin == 0 && end == total)
+      rc = l->compute->weight_prepare(l->compute, l->source->arena, &t, policy, &w, l->error);
+    else
+      rc = l->compute->weight_rows(l->compute, l->source->arena, &t, begin, end, policy, &w,
+                                   l->error);
+    if (rc < 0) l->status = rc;
+    else memcpy(field, &w, sizeof w);
+  } else {
+    const float *x = l->compute->floats(l->compute, l->source->arena, &t);
+    if (!x) {
+      l->status = nn_fail(l->error, VIV_NOT_NOW, name, "no memory for a copy of this tensor");
+      return;
+    }
+    x += begin * cols;
+    memcpy(field, &x, sizeof x);
+  }
+}
+
+void nn_load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t end, int64_t total,
+             int64_t cols, enum nn_weight_kind kind, bool wanted) {
+  char full[224];
+  snprintf(full, sizeof full, "%s%s", l->prefix, name);
+  if (!wanted) return;
+  if (l->pass == PASS_CHECK) check(l, full, begin, end, total, cols, kind);
+  else if (l->pass == PASS_LOAD) load(l, full, field, begin, end, total, cols, kind);
+  else if (nn_is(l->match, full)) l->matched = true;
+}
+
+int32_t nn_weights_check(const viv_host *host, const viv_compute *compute,
+                         const viv_model_source *source, nn_tables_fn tables, void *model,
+                         uint64_t *bytes, viv_error *error) {
+  nn_loader l = {.host = host, .compute = compute, .source = source, .error = error};
+  l.pass = PASS_CHECK;
+  tables(&l, model);
+  if (bytes) *bytes = l.bytes;
+  if (!l.mismatches) return VIV_OK;
+  int32_t more = l.mismatches - lines(l.report);
+  char tail[32] = "";
+  if (more > 0) snprintf(tail, sizeof tail, "; and %d more", (int)more);
+  return nn_fail(error, VIV_BAD_INPUT, "weights",
+                 "%d tensor%s of the checkpoint do%s not fit config.json: %s%s", (int)l.mismatches,
+                 l.mismatches == 1 ? "" : "s", l.mismatches == 1 ? "es" : "", l.report, tail);
+}
+
+/* Tensors that no table names are no error (old files carry buffers), but somebody should know. */
+static void report_unused(nn_loader *l, nn_tables_fn tables, void *model) {
+  int64_t n = l->host->tensor_count(l->source->checkpoint), unused = 0;
+  if (n > 4096) return; /* the walk is quadratic */
+  char first[160] = "";
+  l->pass = PASS_MATCH;
+  for (int64_t i = 0; i < n; i++) {
+    viv_tensor t = {.struct_size = sizeof t};
+    if (l->host->tensor_at(l->source->checkpoint, i, &l->match, &t) < 0) return;
+    l->matched = false;
+    tables(l, model);
+    if (!l->matched && !unused++)
+      snprintf(first, sizeof first, "%.*s", (int)(l->match.len > 150 ? 150 : l->match.len),
+               l->match.ptr);
+  }
+  if (!unused || !l->host->log) return;
+  char text[256];
+  snprintf(text, sizeof text, "%lld tensor%s of the checkpoint %s not used: %s%s",
+           (long long)unused, unused == 1 ? "" : "s", unused == 1 ? "is" : "are", first,
+           unused == 1 ? "" : ", ...");
+  l->host->log(l->host->self, VIV_LOG_INFO, nn_str(text));
+}
+
+int32_t nn_weights_load(const viv_host *host, const viv_compute *compute,
+                        const viv_model_source *source, nn_tables_fn tables, void *model,
+                        viv_error *error) {
+  int32_t rc = nn_weights_check(host, compute, source, tables, model, NULL, error);
+  if (rc < 0) return rc;
+  nn_loader l = {.host = host, .compute = compute, .source = source, .error = error};
+  l.pass = PASS_LOAD;
+  tables(&l, model);
+  if (l.status) return l.status;
+  report_unused(&l, tables, model);
+  return VIV_OK;
+}

@@ -1,0 +1,84 @@
+#!/bin/sh
+# Runs every test of a build folder and counts. Each unit test file is one Criterion program; the
+# other tests are counted one by one. Ends with "N passed, N failed".
+set -u
+build=${1:-build}
+export VIV_TEST_PLUGINS=$build/plugins VIV_TEST_BAD=$build/badplugins VIV_TEST_BUILD=$build
+XDG_CACHE_HOME=$(mktemp -d)
+export XDG_CACHE_HOME
+log=$(mktemp)
+trap 'rm -rf "$XDG_CACHE_HOME" "$log"' EXIT
+passed=0 failed=0
+
+fail() {
+  failed=$((failed + ${2:-1}))
+  echo "FAILED: $1"
+}
+
+# Criterion's last line holds the counts of the program.
+unit() {
+  timeout 300 "$1" >"$log" 2>&1
+  status=$?
+  line=$(sed 's/\x1b\[[0-9;]*m//g' "$log" | grep 'Synthesis: Tested:' | tail -1)
+  ok=$(echo "$line" | sed -n 's/.*Passing: *\([0-9]*\).*/\1/p')
+  bad=$(echo "$line" | sed -n 's/.*Failing: *\([0-9]*\).*/\1/p')
+  crashed=$(echo "$line" | sed -n 's/.*Crashing: *\([0-9]*\).*/\1/p')
+  passed=$((passed + ${ok:-0}))
+  if [ $status -ne 0 ] || [ -z "$line" ]; then
+    cat "$log"
+    bad=$((${bad:-0} + ${crashed:-0}))
+    [ "$bad" -gt 0 ] || bad=1
+    fail "$1 (status $status)" "$bad"
+  else
+    echo "ok: $1: $ok tests"
+  fi
+}
+
+one() {
+  name=$1
+  shift
+  if timeout 300 "$@" >"$log" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok: $name"
+  else
+    cat "$log"
+    fail "$name"
+  fi
+}
+
+for source in tests/unit/*.c; do
+  test=$build/tests/$(basename "$source" .c)
+  case $source in */golden_ops.c) continue ;; esac
+  unit "$test"
+done
+
+# Golden cases through the ordinary door: the kept copies, and all that is served where they lie
+# beside the checkout. Cases without kept weights are listed in tests/goldens/skipped.
+goldens() {
+  for case in "$1"/sambay/* "$1"/llama/*; do
+    [ -d "$case" ] || continue
+    family=$(basename "$(dirname "$case")")/$(basename "$case")
+    if grep -q "^$family" tests/goldens/skipped; then
+      echo "not run: $family: $(sed -n "s|^$family: *||p" tests/goldens/skipped)"
+      continue
+    fi
+    case $family in
+    */op-*) one "golden op $case" "$build/tests/golden_ops" "$case" ;;
+    *) one "golden $case" "$build/viv" golden --quiet "$case" ;;
+    esac
+  done
+}
+goldens tests/goldens
+[ -d ../shared/goldens ] && goldens ../shared/goldens
+
+for plugin in "$build"/plugins/*.so; do
+  one "validate $plugin" "$build/viv-validate" "$plugin"
+done
+for script in tests/cli/*.sh; do
+  [ -f "$script" ] && one "$script" sh "$script" "$build"
+done
+one "abi-check" make --no-print-directory abi-check BUILD="$build"
+one "README" sh tests/readme.sh "$build"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,9 @@
+#!/bin/sh
+# Three questions for the reasoner; its steps stream as they are made.
+set -eu
+viv=$1/viv
+model=zoo/models/sambay-reasoner
+for question in "What is 345 + 1278?" "What weekday was 14 March 1987?" "Write 1994 as a Roman numeral."; do
+  printf '\n> %s\n' "$question"
+  "$viv" run -v "$model" "$question"
+done
