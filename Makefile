@@ -81,9 +81,9 @@ $(BUILD)/plugins/$(1).so: $(call obj,$(wildcard plugins/$(1)/*.c)) $(BUILD)/libv
 	$$(call say,LD,$$@)
 	$(Q)$(CC) -shared -Wl,-z,defs -Wl,--version-script=plugins/export.map $(SAN) -o $$@ \
 	  $$(filter %.o %.a,$$^) -lm
-$(BUILD)/plugins/$(1).json: plugins/$(1)/manifest.json
-	@mkdir -p $$(@D)
-	$(Q)cp $$< $$@
+# The manifest is signed with the hash of the object that it stands beside.
+$(BUILD)/plugins/$(1).json: plugins/$(1)/manifest.json $(BUILD)/plugins/$(1).so
+	$(Q)sed '$$$$ s/}$$$$/,"sha256":"'$$$$(sha256sum $(BUILD)/plugins/$(1).so | cut -c1-64)'"}/' $$< > $$@
 endef
 $(foreach p,$(PLUGINS),$(eval $(call plugin_rule,$(p))))
 

@@ -1,8 +1,9 @@
-/* OpenBLAS, for the matrix products that need not be STRICT (convolutions, training-free maths).
+/* OpenBLAS, for the matrix products that need not be STRICT (convolutions, gemm).
  *
- * Loaded at run time, so that the program starts without it. Debian's 0.3.21 does not know Zen 4 and
- * newer Intel cores and falls back to kernels of half their speed, so the core type is named for it
- * while it loads: SkylakeX for AVX-512, Haswell for AVX2. A user's own OPENBLAS_CORETYPE wins. */
+ * Loaded at run time, so that the program starts without it. Older releases guess the core from
+ * lists of models and may take SSE kernels (a third of the speed) on one they don't know, so
+ * the core type is named while it loads: SkylakeX for AVX-512, Haswell for AVX2. A user's own
+ * OPENBLAS_CORETYPE wins. */
 #include "compute/internal.h"
 
 #include <dlfcn.h>

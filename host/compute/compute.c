@@ -108,7 +108,8 @@ static int32_t weight_rows(const viv_compute *c, viv_arena *arena, const viv_ten
                     "a weight matrix must be F32, F64, F16 or BF16, this tensor is %s",
                     viv__dtype_name(tensor->dtype));
   if (tensor->ndim < 1)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "tensor", "a weight matrix needs a dimension, not a scalar");
+    return VIV_FAIL(error, VIV_BAD_INPUT, "tensor",
+                    "a weight matrix needs at least one dimension, this tensor is a scalar");
   int64_t in = tensor->shape[tensor->ndim - 1], rows = rows_of(tensor);
   if (row_begin < 0 || row_begin > row_end || row_end > rows)
     return VIV_FAIL(error, VIV_BAD_INPUT, "tensor",
@@ -166,8 +167,8 @@ static const float *floats(const viv_compute *c, viv_arena *arena, const viv_ten
 
 /* ---- linear ---- */
 
-/* Rows are taken in blocks whose x stays in the cache that the cores share while the weights pass by
- * once; a block's outputs are cut into chunks. A task is one chunk of one block. */
+/* Rows are taken in blocks whose x stays in the cache that the cores share while the weights pass
+ * by once; a block's outputs are cut into chunks. A task is one chunk of one block. */
 struct linear {
   const viv__kernels *kernels;
   const viv_weight *w;
@@ -296,7 +297,8 @@ static void gate_elements(const viv_compute *c, int32_t kind, float *gate, const
 static void glu_range(void *ctx, int64_t begin, int64_t end) {
   const struct elements *s = ctx;
   for (int64_t r = begin; r < end; r++)
-    s->kernels->gate(s->kind, s->x + r * 2 * s->n, s->x + (r * 2 + 1) * s->n, s->y + r * s->n, s->n);
+    s->kernels->gate(s->kind, s->x + r * 2 * s->n, s->x + (r * 2 + 1) * s->n, s->y + r * s->n,
+                     s->n);
 }
 
 static void glu(const viv_compute *c, int32_t kind, const float *x, float *y, int64_t rows,

@@ -21,7 +21,8 @@ void viv__pool_run(viv__pool *p, int64_t n, int64_t grain, viv__body body, void 
 
 bool viv__blas_load(void);           /* once per process; false: there is no OpenBLAS */
 const char *viv__blas_corename(void); /* "SkylakeX", ...; "none" without OpenBLAS */
-/* C = alpha op(A) op(B) + beta C, row-major, on the calling thread; only after a load that worked. */
+/* C = alpha op(A) op(B) + beta C, row-major, on the calling thread; only after a load that
+ * worked. */
 void viv__blas_sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
                      const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c,
                      int64_t ldc);

@@ -1,8 +1,8 @@
 /* The inner kernels of the compute table, one set for each instruction set. Internal.
  *
- * A kernel runs on one thread over the range that it is given; compute.c splits the work. What holds
- * in every set, because the table promises it (STRICT): the result of a row, query, sequence or
- * element does not depend on the ranges, on its neighbours or on where it lies in a block. */
+ * A kernel runs on one thread over the range that it is given; compute.c splits the work. What
+ * holds in every set, because the table promises it (STRICT): the result of a row, query, sequence
+ * or element does not depend on the ranges, on its neighbours or on where it lies in a block. */
 #ifndef VIV_HOST_KERNELS_H
 #define VIV_HOST_KERNELS_H
 

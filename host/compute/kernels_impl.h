@@ -212,9 +212,9 @@ static void axpy(float a, const float *x, float *y, int64_t n) {
 
 /* ---- linear ---- */
 
-/* A tile of R rows and O outputs: R * O sums, each over k in steps of LANES and then over its lanes.
- * The order of a sum is the same in every tile, whatever R and O. x [R] points to the rows, y [R] to
- * the places of the first output, w to the first output's weights. */
+/* A tile of R rows and O outputs: R * O sums, each over k in steps of LANES and then over its
+ * lanes. The order of a sum is the same in every tile, whatever R and O. x [R] points to the rows,
+ * y [R] to the places of the first output, w to the first output's weights. */
 INLINE void tile(int R, int O, int32_t dtype, const float *const *x, const void *w,
                  int64_t w_stride, int64_t k, const float *bias, float *const *y) {
   vf acc[6][8];
@@ -535,8 +535,8 @@ INLINE void values_of(int R, int32_t dtype, const float *const *p, const void *v
   }
 }
 
-INLINE void values_rows(int R, int32_t dtype, const float *const *p, const void *v, int64_t v_stride,
-                        int64_t keys, float *const *out, int64_t dim) {
+INLINE void values_rows(int R, int32_t dtype, const float *const *p, const void *v,
+                        int64_t v_stride, int64_t keys, float *const *out, int64_t dim) {
   switch (R) {
   case 1: values_of(1, dtype, p, v, v_stride, keys, out, dim); break;
   case 2: values_of(2, dtype, p, v, v_stride, keys, out, dim); break;
@@ -616,10 +616,12 @@ static void values_masked(const struct query *q, const float *p, int32_t dtype, 
  * memory page apart, which costs more than the copy when many queries read them. */
 static void gather_keys(int32_t dtype, const char *from, int64_t stride, int64_t begin, int64_t end,
                         int64_t dim, float *to) {
-  for (int64_t s = begin; s < end; s++) load(dtype, element(from, dtype, s * stride), to + s * dim, dim);
+  for (int64_t s = begin; s < end; s++)
+    load(dtype, element(from, dtype, s * stride), to + s * dim, dim);
 }
 
-/* The queries against the keys [block, block_end) of one page; k and v point to the first of them. */
+/* Queries that share keys against the keys [block, block_end) of one page; k and v point to the
+ * first of them. */
 static void attend_block(const viv_attention *a, struct query *query, int n_queries, int64_t block,
                          int64_t block_end, const char *k, const char *v) {
   int64_t vdim = a->value_dim ? a->value_dim : a->head_dim;

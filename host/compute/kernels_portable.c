@@ -154,7 +154,7 @@ static void softmax(const float *x, int64_t rows, int64_t d, float *y) {
     for (int64_t i = 0; i < d; i++) max = x[i] > max ? x[i] : max;
     if (max == -INFINITY) max = 0.0f; /* all masked: zeros, not NaN */
     for (int64_t i = 0; i < d; i++) sum += y[i] = expf(x[i] - max);
-    float scale = sum > 0 ? (float)(1.0 / sum) : sum < 0 || sum == 0 ? 0.0f : NAN;
+    float scale = sum == 0 ? 0.0f : (float)(1.0 / sum);
     for (int64_t i = 0; i < d; i++) y[i] *= scale;
   }
 }
@@ -295,7 +295,8 @@ static void scan(const viv_scan *a, int32_t begin, int32_t end) {
       int64_t at = t * a->channels + c;
       float u = a->u[at], delta = a->delta[at], y = a->d ? a->d[c] * u : 0.0f;
       for (int64_t i = 0; i < n; i++) {
-        state[i] = expf(delta * a->a[c * n + i]) * state[i] + delta * u * a->b[t * a->bc_stride + i];
+        float decay = expf(delta * a->a[c * n + i]);
+        state[i] = decay * state[i] + delta * u * a->b[t * a->bc_stride + i];
         y += state[i] * a->c[t * a->bc_stride + i];
       }
       if (a->states_out) memcpy(a->states_out + at * n, state, (size_t)n * sizeof *state);

@@ -214,6 +214,12 @@ static int32_t load(viv_runtime *rt, viv__plugin *p, viv_error *error) {
   if (status < 0) return status;
   char hash[65], reason[256] = "";
   viv__cache_hash(rt, p->so_path, hash);
+  /* A manifest may be signed with the hash of the object that it was made for. */
+  const char *signature = viv__json_text(p->manifest, "sha256", "");
+  if (*signature && strcmp(signature, hash))
+    return VIV_FAIL(error, VIV_NEVER, p->so_path,
+                    "signature: the manifest was made for content %.12s..., the file has %.12s...",
+                    signature, hash);
   int verdict = viv__cache_verdict(rt, hash, reason, sizeof reason);
   if (verdict == 0) {
     bool good = viv__probe(rt, p->so_path, reason, sizeof reason);

@@ -241,7 +241,8 @@ static int32_t take_token(viv__lane *lane, int32_t id, int32_t row, viv_error *e
   }
   if (lane->detokenizer) {
     viv_str text = {NULL, 0};
-    if (viv__detokenizer_add(lane->detokenizer, id, &text) < 0)
+    /* Ids that the tokenizer does not know (a padded vocabulary) have no text. */
+    if (viv__detokenizer_add(lane->detokenizer, id, &text) == VIV_NOT_NOW)
       return VIV_FAIL(error, VIV_NOT_NOW, "text", "no memory");
     viv__buf_add(&lane->text, text.ptr, text.len);
     if (lane->text.failed) return VIV_FAIL(error, VIV_NOT_NOW, "text", "no memory");

@@ -188,6 +188,17 @@ static const viv__vocab_entry *find_result(const viv__bpe *bpe, size_t next, con
   return slot ? &bpe->entry[(uint32_t)slot - 1] : NULL;
 }
 
+/* Has the slots of a merge's sides on their way before they are asked for: they lie anywhere in
+ * memory, and waiting for them is most of what opening a large vocabulary costs. */
+static void fetch_ahead(const viv__bpe *bpe, const cJSON *item) {
+  if (!cJSON_IsArray(item)) return;
+  for (const cJSON *side = item->child; side; side = side->next) {
+    if (!side->valuestring) continue;
+    uint64_t hash = hash_text(side->valuestring, strlen(side->valuestring), bpe->seed);
+    __builtin_prefetch(&bpe->slot[hash & (bpe->slots - 1)]);
+  }
+}
+
 static int32_t open_merges(const cJSON *merges, viv__bpe *bpe, viv_error *error) {
   if (!cJSON_IsArray(merges))
     return VIV_FAIL(error, VIV_BAD_INPUT, place, "\"merges\" must be a list");
@@ -198,7 +209,11 @@ static int32_t open_merges(const cJSON *merges, viv__bpe *bpe, viv_error *error)
   viv__buf joined = {0};
   int32_t status = VIV_OK;
   size_t next = 0;
+  const cJSON *ahead = merges->child;
+  for (int i = 0; i < 8 && ahead; i++) ahead = ahead->next;
   cJSON_ArrayForEach(item, merges) {
+    if (ahead) fetch_ahead(bpe, ahead);
+    ahead = ahead ? ahead->next : NULL;
     viv_str side[3] = {{NULL, 0}};
     int32_t id[2];
     status = merge_sides(item, rank, side, error);

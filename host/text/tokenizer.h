@@ -28,11 +28,13 @@ bool viv__tokenizer_is_special(const viv__tokenizer *t, int32_t id);
 
 /* Streaming decode: what may be shown after each token. Incomplete UTF-8 (also runs of byte-fallback
  * tokens) is held back; finish gives what is left, with U+FFFD for what stayed incomplete. The
- * concatenation equals decode() of all ids. */
+ * concatenation equals decode() of all ids, with one exception: of a run of byte-fallback tokens that
+ * begins with whole characters and turns invalid later, those characters have been shown already,
+ * where decode() would make the whole run U+FFFD. */
 typedef struct viv__detokenizer viv__detokenizer;
 viv__detokenizer *viv__detokenizer_new(const viv__tokenizer *t, bool skip_special);
 void viv__detokenizer_free(viv__detokenizer *d);
-/* *text lives until the next call. NOT_NOW: out of memory. */
+/* *text lives until the next call. NOT_NOW: out of memory. BAD_INPUT: no such id. */
 int32_t viv__detokenizer_add(viv__detokenizer *d, int32_t id, viv_str *text);
 int32_t viv__detokenizer_finish(viv__detokenizer *d, viv_str *text);
 

@@ -405,9 +405,9 @@ int32_t llama_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out
     settle(m, &b, &segment[i], &s);
     tap_caches(m, b.taps, &segment[i], tap_memory);
   }
-  nn_tap_state(b.taps, c->rope.inv_freq, c->rope.half, 0, 0, "rope.inv_freq");
+  nn_tap_constant(b.taps, c->rope.inv_freq, c->rope.half, "rope.inv_freq");
   if (c->rope.two_sets)
-    nn_tap_state(b.taps, c->rope.long_inv_freq, c->rope.half, 0, 0, "rope.long_inv_freq");
+    nn_tap_constant(b.taps, c->rope.long_inv_freq, c->rope.half, "rope.long_inv_freq");
   if (s.end == c->layers && nn_wants(b.taps, "final_norm")) {
     compute->rms_norm(compute, s.x, m->norm, c->eps, s.rows, c->d, s.u);
     nn_tap_rows(b.taps, s.u, s.rows, c->d, "final_norm");

@@ -232,7 +232,7 @@ static void empty(nn_kv *kv, nn_kv_seq *s) {
     keep_only(kv, l, &s->run[l], 0, 0);
     s->run[l].len = s->run[l].first = 0;
   }
-  nn_kv_keep(kv, s, 0);
+  nn_kv_keep(kv, s, NULL, 0);
 }
 
 void nn_kv_close(nn_kv *kv, int32_t seq) {
@@ -248,16 +248,25 @@ void nn_kv_swap(nn_kv *kv, int32_t a, int32_t b) {
   kv->seq[b] = s;
 }
 
-void *nn_kv_keep(nn_kv *kv, nn_kv_seq *s, uint64_t bytes) {
-  uint64_t size = bytes ? 4096 : 0;
+/* Blocks have sizes of powers of two, so that batches of different lengths share them. */
+static uint64_t block_size(uint64_t bytes) {
+  uint64_t size = 4096;
   while (size < bytes) size *= 2;
-  if (s->kept && s->kept_bytes == size) return s->kept;
-  void *fresh = size ? pool_get(&kv->pool, size) : NULL;
-  if (size && !fresh) return NULL;
-  pool_put(&kv->pool, s->kept, s->kept_bytes);
-  s->kept = fresh;
-  s->kept_bytes = size;
-  return fresh;
+  return size;
+}
+
+void *nn_kv_block(nn_kv *kv, uint64_t bytes) {
+  return pool_get(&kv->pool, block_size(bytes));
+}
+
+void nn_kv_block_free(nn_kv *kv, void *block, uint64_t bytes) {
+  pool_put(&kv->pool, block, block_size(bytes));
+}
+
+void nn_kv_keep(nn_kv *kv, nn_kv_seq *s, void *block, uint64_t bytes) {
+  nn_kv_block_free(kv, s->kept, s->kept_bytes);
+  s->kept = block;
+  s->kept_bytes = bytes;
 }
 
 /* ---- tokens ---- */

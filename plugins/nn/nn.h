@@ -209,7 +209,9 @@ bool nn_wants(const viv_tap_sink *taps, const char *format, ...)
 /* Reports x [rows, width] under the name, if wanted. */
 void nn_tap_rows(const viv_tap_sink *taps, const float *x, int64_t rows, int64_t width,
                  const char *format, ...) __attribute__((format(printf, 5, 6)));
-/* Reports a state or constant x [a, b, c]; trailing axes of 0 are left out. */
+/* Reports x [n], which belongs to the model and not to a sequence. */
+void nn_tap_constant(const viv_tap_sink *taps, const float *x, int64_t n, const char *name);
+/* Reports a sequence's state x [a, b, c]; trailing axes of 0 are left out. */
 void nn_tap_state(const viv_tap_sink *taps, const float *x, int64_t a, int64_t b, int64_t c,
                   const char *format, ...) __attribute__((format(printf, 6, 7)));
 
@@ -248,7 +250,7 @@ typedef struct nn_kv_seq {
   int32_t tag;
   int64_t last_base; /* tokens before the last batch */
   void *state;       /* [state_bytes] */
-  void *kept;        /* the plugin's, for truncation into the last batch; nn_kv_keep */
+  void *kept;        /* the plugin's, for truncation into the last batch; forks have none */
   uint64_t kept_bytes;
   nn_kv_run *run; /* [n_layers] */
 } nn_kv_seq;
@@ -294,8 +296,11 @@ void *nn_kv_k(const nn_kv *kv, const nn_kv_seq *s, int32_t layer, int64_t token)
 void *nn_kv_v(const nn_kv *kv, const nn_kv_seq *s, int32_t layer, int64_t token);
 /* After a batch that began at token base: the layer holds len tokens. */
 void nn_kv_commit(nn_kv *kv, nn_kv_seq *s, int32_t layer, int64_t base, int64_t len);
-/* The block for truncation into the last batch; 0 bytes: let go. NULL: no memory. */
-void *nn_kv_keep(nn_kv *kv, nn_kv_seq *s, uint64_t bytes);
+/* A block for truncation into the last batch: take it (NULL: no memory), then either let the sequence
+ * keep it in the old one's place (NULL: keep none) or give it back. */
+void *nn_kv_block(nn_kv *kv, uint64_t bytes);
+void nn_kv_block_free(nn_kv *kv, void *block, uint64_t bytes);
+void nn_kv_keep(nn_kv *kv, nn_kv_seq *s, void *block, uint64_t bytes);
 
 int32_t nn_kv_truncate(nn_kv *kv, int32_t seq, int64_t len, viv_error *error);
 int32_t nn_kv_gather(nn_kv *kv, int32_t seq, int64_t base, const int32_t *index, int32_t n,

@@ -156,6 +156,10 @@ void nn_tap_rows(const viv_tap_sink *taps, const float *x, int64_t rows, int64_t
   if (yes) put(taps, name, VIV_TAP_ROWS, x, rows, width, 0);
 }
 
+void nn_tap_constant(const viv_tap_sink *taps, const float *x, int64_t n, const char *name) {
+  if (nn_wants(taps, "%s", name)) put(taps, name, VIV_TAP_CONSTANT, x, n, 0, 0);
+}
+
 void nn_tap_state(const viv_tap_sink *taps, const float *x, int64_t a, int64_t b, int64_t c,
                   const char *format, ...) {
   if (!taps) return;

@@ -70,7 +70,7 @@ int32_t sambay_truncate(viv_plugin_model *model, int32_t seq, int64_t len, viv_e
         state.tail[ch * (c->K - 1) + t] = columns[(t + 1) * c->d_in + ch];
     }
   }
-  if (!len) nn_kv_keep(&m->kv, s, 0);
+  if (!len) nn_kv_keep(&m->kv, s, NULL, 0);
   return VIV_OK;
 }
 
@@ -198,6 +198,29 @@ static void tap_caches(const struct sambay_model *m, const viv_tap_sink *taps, n
   }
 }
 
+/* Pages for what the segment writes; tokens that nobody counts yet change nothing. */
+static int32_t make_room(struct sambay_model *m, const viv_batch *b, const nn_segment *g,
+                         viv_error *error) {
+  nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
+  for (int32_t l = 0; l <= m->config.half + 1; l++) {
+    if (nn_bit(b->skip_attn, l)) continue;
+    int32_t rc = nn_kv_reserve(&m->kv, seq, l, g->base, g->base + g->n, error);
+    if (rc < 0) return rc;
+  }
+  return VIV_OK;
+}
+
+/* A block for each sequence to keep its states in: all of them or none. */
+static bool take_blocks(struct sambay_model *m, const nn_segment *g, int32_t n, void **block) {
+  for (int32_t i = 0; i < n; i++) {
+    block[i] = nn_kv_block(&m->kv, sambay_kept_bytes(&m->config, g[i].n));
+    if (block[i]) continue;
+    while (i--) nn_kv_block_free(&m->kv, block[i], sambay_kept_bytes(&m->config, g[i].n));
+    return false;
+  }
+  return true;
+}
+
 int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out *out,
                     viv_error *error) {
   struct sambay_model *m = (struct sambay_model *)model;
@@ -241,16 +264,14 @@ int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_ou
   float *tap_memory = tap_size ? nn_floats(&a, tap_size, 1) : NULL;
   uint64_t state_bytes = sambay_state_bytes(c);
   char *before = b.kv_write == VIV_KV_NONE ? nn_take(&a, s.n_segments, state_bytes) : NULL;
+  void **block = s.keep ? nn_take(&a, s.n_segments, sizeof *block) : NULL;
   if (a.failed) goto no_memory;
 
   for (int32_t i = 0; i < s.n_segments; i++) {
     const nn_segment *g = &segment[i];
     nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
-    for (int32_t l = 0; l <= c->half + 1; l++) {
-      if (nn_bit(b.skip_attn, l)) continue;
-      rc = nn_kv_reserve(&m->kv, seq, l, g->base, g->base + g->n, error);
-      if (rc < 0) return rc;
-    }
+    rc = make_room(m, &b, g, error);
+    if (rc < 0) return rc;
     for (int32_t r = g->first; r < g->first + g->n; r++) {
       s.seq[r] = seq;
       s.slot[r] = g->base + (r - g->first);
@@ -258,19 +279,17 @@ int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_ou
     }
     if (before) memcpy(before + (uint64_t)i * state_bytes, seq->state, state_bytes);
   }
-  for (int32_t i = 0; i < s.n_segments; i++) {
-    nn_kv_seq *seq = nn_kv_get(&m->kv, segment[i].seq);
-    if (!s.keep) continue;
-    struct sambay_kept *kept = nn_kv_keep(&m->kv, seq, sambay_kept_bytes(c, segment[i].n));
-    if (!kept)
-      return nn_fail(error, VIV_NOT_NOW, "eval", "no memory to keep the states of %d rows",
-                     (int)segment[i].n);
-    *kept = (struct sambay_kept){segment[i].base, segment[i].n};
-  }
+  if (s.keep && !take_blocks(m, segment, s.n_segments, block))
+    return nn_fail(error, VIV_NOT_NOW, "eval", "no memory to keep the states of %d rows",
+                   (int)b.n_rows);
 
   /* From here on only a poll can stop us. */
-  for (int32_t i = 0; i < s.n_segments && !s.keep && !before; i++)
-    nn_kv_keep(&m->kv, nn_kv_get(&m->kv, segment[i].seq), 0);
+  for (int32_t i = 0; i < s.n_segments && !before; i++) {
+    const nn_segment *g = &segment[i];
+    struct sambay_kept *kept = s.keep ? block[i] : NULL;
+    if (kept) *kept = (struct sambay_kept){g->base, g->n};
+    nn_kv_keep(&m->kv, s.seq[g->first], kept, kept ? sambay_kept_bytes(c, g->n) : 0);
+  }
   if (b.input_kind == VIV_INPUT_TOKENS) compute->gather(compute, m->embed, b.tokens, s.rows, s.x);
   else memcpy(s.x, b.rows, (size_t)(s.rows * c->d) * sizeof *s.x);
   nn_tap_rows(b.taps, s.x, s.rows, c->d, "embed");

@@ -117,7 +117,8 @@ struct sambay_state sambay_state_of(const struct sambay_config *c, void *block, 
 uint64_t sambay_state_bytes(const struct sambay_config *c);
 
 /* What seq_truncate needs to cut inside the last batch: for each Mamba layer the state before the
- * batch and after each of its rows, and the convolution's inputs. */
+ * batch and after each of its rows, and the convolution's inputs. It comes from the model's arena
+ * (3.1 MB per row in the released model) and is let go by the next batch without KEEP_STATES. */
 struct sambay_kept {
   int64_t base, rows;
 };

@@ -1,7 +1,7 @@
 /* How near the kernels come to what the machine can do: linear against OpenBLAS's own speed and the
  * speed of memory, both measured in the same run; then attention, scan and convolution.
  *
- *   build/bench/bench_compute [threads]
+ *   build/bench/bench_compute [threads [short]]    (short: without linear)
  *
  * "of peak" compares with OpenBLAS's best product on as many threads, "of memory" the bytes of
  * weights per second with a plain read of memory. One of the two is the limit. */
@@ -90,7 +90,8 @@ static void run_linear(void *ctx) {
 static void bench_linear(const viv_compute *c, double peak, double memory) {
   static const int64_t shape[][2] = {{512, 2048}, {2560, 2560}, {2560, 20480}, {10240, 2560}};
   static const int64_t rows[] = {1, 8, 64, 512};
-  printf("\nlinear      in    out  dtype  rows    GFLOP/s  of peak     GB/s  of memory  sgemm GFLOP/s\n");
+  printf("\nlinear      in    out  dtype  rows    GFLOP/s  of peak     GB/s  of memory  "
+         "sgemm GFLOP/s\n");
   for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
     for (int half = 0; half < 2; half++) {
       int64_t in = shape[i][0], out = shape[i][1];
@@ -106,7 +107,8 @@ static void bench_linear(const viv_compute *c, double peak, double memory) {
         struct linear s = {c, weight, x, y, rows[r]};
         struct product p = {c, rows[r], out, in, x, w, y};
         double time = fastest(run_linear, &s), sgemm = fastest(run_product, &p);
-        double flops = 2.0 * (double)(rows[r] * in * out), bytes = (double)(in * out) * (half ? 2 : 4);
+        double flops = 2.0 * (double)(rows[r] * in * out);
+        double bytes = (double)(in * out) * (half ? 2 : 4);
         printf("        %6lld %6lld  %-5s  %4lld   %8.1f  %6.0f%%  %7.1f  %8.0f%%  %13.1f\n",
                (long long)in, (long long)out, half ? "bf16" : "f32", (long long)rows[r],
                flops / time * 1e-9, 100 * flops / time / peak, bytes / time * 1e-9,
@@ -146,7 +148,8 @@ static void bench_attention(double peak, double memory) {
   } cases[] = {{1, 40, 20, 64, 4096, VIV_F32},  {1, 40, 20, 64, 4096, VIV_BF16},
                {1, 32, 8, 128, 4096, VIV_BF16}, {512, 40, 20, 64, 512, VIV_F32},
                {512, 32, 8, 128, 4096, VIV_BF16}, {512, 12, 12, 64, 512, VIV_F32}};
-  printf("\nattention rows  keys heads kv  dim dtype    tokens/s   GFLOP/s  of peak     GB/s  of memory\n");
+  printf("\nattention rows  keys heads kv  dim dtype    tokens/s   GFLOP/s  of peak     GB/s  "
+         "of memory\n");
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     int64_t width = cases[i].kv_heads * cases[i].dim, size = cases[i].dtype == VIV_F32 ? 4 : 2;
     float *store = numbers(MAX * width);
@@ -169,8 +172,9 @@ static void bench_attention(double peak, double memory) {
     float *q = numbers(cases[i].rows * n), *out = numbers(cases[i].rows * n);
     viv_attention a = {.struct_size = sizeof a, .kv_dtype = cases[i].dtype, .rows = cases[i].rows,
                        .heads = cases[i].heads, .head_dim = cases[i].dim,
-                       .kv_heads = cases[i].kv_heads, .page_tokens = PAGE, .k_width = (int32_t)width,
-                       .v_width = (int32_t)width, .scale = 0.125f, .q = q, .out = out, .kv = row_kv,
+                       .kv_heads = cases[i].kv_heads, .page_tokens = PAGE,
+                       .k_width = (int32_t)width, .v_width = (int32_t)width, .scale = 0.125f,
+                       .q = q, .out = out, .kv = row_kv,
                        .visible = visible};
     double time = fastest(run_attention, &a), flops = 4.0 * (double)(pairs * n);
     double bytes = 2.0 * (double)(cases[i].keys * width * size);
@@ -214,8 +218,9 @@ static void bench_conv(double peak) {
     int32_t in = sizes[i][0], out = sizes[i][1], size = sizes[i][2], k = sizes[i][3];
     int32_t groups = sizes[i][4] > 2 ? sizes[i][4] : 1, stride = sizes[i][4] == 2 ? 2 : 1;
     viv_conv2d a = {.struct_size = sizeof a, .groups = groups, .batch = 1, .in_channels = in,
-                    .height = size, .width = size, .out_channels = out, .kernel_h = k, .kernel_w = k,
-                    .stride_h = stride, .stride_w = stride, .dilation_h = 1, .dilation_w = 1,
+                    .height = size, .width = size, .out_channels = out, .kernel_h = k,
+                    .kernel_w = k, .stride_h = stride, .stride_w = stride,
+                    .dilation_h = 1, .dilation_w = 1,
                     .pad_top = k / 2, .pad_left = k / 2, .pad_bottom = k / 2, .pad_right = k / 2};
     float *x = numbers((int64_t)in * size * size), *w = numbers((int64_t)out * in / groups * k * k);
     float *y = numbers((int64_t)out * size * size), *bias = numbers(out);

@@ -2,9 +2,9 @@
  *
  *   golden_ops DIR...
  *
- * Prints one line for each tensor: name, largest error, atol, ok or FAIL with the first index that is
- * off. Operations that the table does not cover are named and counted apart. Exits with 0 when all
- * known ones hold and at least one ran. */
+ * Prints one line for each tensor: name, largest error, atol, ok or FAIL with the first index that
+ * is off. Operations that the table does not cover are named and counted apart. Exits with 0 when
+ * all known ones hold and at least one ran. */
 #include "checkpoint/checkpoint.h"
 #include "compute/compute.h"
 
@@ -156,7 +156,7 @@ static void output(struct golden *g, const char *name, const float *ours, int64_
     printf("FAIL first [%lld] %.9g, not %.9g\n", (long long)first, ours[first], want.data[first]);
 }
 
-/* [rows, cols] -> [cols, rows]: official sequences are [channels, time], the table's the reverse. */
+/* [rows, cols] -> [cols, rows]: official sequences are [channels, time], the table's are not. */
 static float *turned(struct golden *g, const float *x, int64_t rows, int64_t cols) {
   float *y = take_floats(g, rows * cols);
   for (int64_t r = 0; r < rows; r++)
@@ -239,8 +239,8 @@ static bool selective_scan(struct golden *g) {
   return true;
 }
 
-/* Pair j of heads: P1 V - lambda P2 V, normed (systems/language.md, section 1). Both heads of a pair
- * read the pair's values, which lie side by side. */
+/* Pair j of heads: P1 V - lambda P2 V, normed (systems/language.md, section 1). Both heads of a
+ * pair read the pair's values, which lie side by side. */
 static bool differential_attention(struct golden *g) {
   enum { PAGE = 4, MAX_HEADS = 64 };
   struct array q = input(g, "q"), k = input(g, "k"), v = input(g, "v");
@@ -266,7 +266,8 @@ static bool differential_attention(struct golden *g) {
   float *out = take_floats(g, q.n);
   for (int64_t b = 0; b < batch; b++) {
     int64_t pages = (keys + PAGE - 1) / PAGE, width = groups * dim;
-    const void **kp = take(g, pages * (int64_t)sizeof *kp), **vp = take(g, pages * (int64_t)sizeof *vp);
+    const void **kp = take(g, pages * (int64_t)sizeof *kp);
+    const void **vp = take(g, pages * (int64_t)sizeof *vp);
     for (int64_t p = 0; p < pages; p++) {
       kp[p] = k.data + (b * keys + p * PAGE) * width;
       vp[p] = v.data + (b * keys + p * PAGE) * width;
@@ -280,8 +281,9 @@ static bool differential_attention(struct golden *g) {
     }
     float *both = take_floats(g, rows * heads * 2 * dim);
     viv_attention a = {
-        .struct_size = sizeof a, .kv_dtype = VIV_F32, .rows = (int32_t)rows, .heads = (int32_t)heads,
-        .head_dim = (int32_t)dim, .value_dim = 2 * (int32_t)dim, .page_tokens = PAGE,
+        .struct_size = sizeof a, .kv_dtype = VIV_F32, .rows = (int32_t)rows,
+        .heads = (int32_t)heads, .head_dim = (int32_t)dim, .value_dim = 2 * (int32_t)dim,
+        .page_tokens = PAGE,
         .k_width = (int32_t)width, .v_width = (int32_t)width, .k_offset = k_offset,
         .v_offset = v_offset, .scale = 1.0f / sqrtf((float)dim),
         .window = (int64_t)viv__json_num(g->params, "sliding_window", 0),

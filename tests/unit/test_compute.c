@@ -145,7 +145,8 @@ Test(compute, halves_load_exactly_and_round_to_nearest_even) {
           cr_assert((back[i] & top) == top && (back[i] & (uint16_t)~(top | 0x8000)));
           continue;
         }
-        cr_assert_eq(back[i], bits[i], "%s: %04x came back as %04x", viv__compute_isa(c), i, back[i]);
+        cr_assert_eq(back[i], bits[i], "%s: %04x came back as %04x", viv__compute_isa(c), i,
+                     back[i]);
         uint32_t wide = (uint32_t)i << 16;
         float want;
         memcpy(&want, &wide, 4);
@@ -402,8 +403,9 @@ Test(compute, functions) {
         /* e^x as such carries the rounding of its argument: x units in the last place. */
         double allow = kind == VIV_TANH || kind == VIV_RELU ? 4e-7 : 6e-7;
         if (kind == VIV_GELU_TANH || kind == VIV_GELU) allow = 6e-7 + 3e-7 * x[i] * x[i];
-        cr_assert(fabs(y[i] - want) <= allow * fabs(want), "%s, function %d of %.9g: %.9g, not %.9g",
-                  viv__compute_isa(c), kind, x[i], y[i], want);
+        cr_assert(fabs(y[i] - want) <= allow * fabs(want),
+                  "%s, function %d of %.9g: %.9g, not %.9g", viv__compute_isa(c), kind, x[i], y[i],
+                  want);
       }
       /* An element's result is the same wherever it stands. */
       float one[3];
@@ -499,9 +501,9 @@ struct scene {
 };
 
 /* Pages of `tokens` keys for three sequences, rows spread over them. */
-static struct scene scene_new(const viv_compute *c, int32_t dtype, int32_t page_tokens, int64_t tokens,
-                              int32_t rows, int32_t heads, int32_t kv_heads, int32_t dim,
-                              int32_t vdim) {
+static struct scene scene_new(const viv_compute *c, int32_t dtype, int32_t page_tokens,
+                              int64_t tokens, int32_t rows, int32_t heads, int32_t kv_heads,
+                              int32_t dim, int32_t vdim) {
   struct scene s = {.tokens = tokens};
   int32_t k_width = kv_heads * dim + 3, v_width = kv_heads * vdim + 1;
   size_t size = viv__dtype_size(dtype);
@@ -587,7 +589,8 @@ static float *attention_reference(const struct scene *s) {
         score[t] = dot;
         max = fmax(max, dot);
       }
-      for (int64_t t = begin; t < end; t++) sum += score[t] = max > -INFINITY ? exp(score[t] - max) : 0;
+      for (int64_t t = begin; t < end; t++)
+        sum += score[t] = max > -INFINITY ? exp(score[t] - max) : 0;
       for (int64_t d = 0; d < vdim; d++) {
         double o = 0;
         for (int64_t t = begin; t < end; t++)
@@ -727,7 +730,8 @@ Test(compute, causal_conv) {
         for (int32_t silu = 0; silu < 2; silu++) {
           enum { ROWS = 23 };
           int64_t stride = channels + 5, hist = taps - 1;
-          float *x = numbers(ROWS * stride), *w = numbers(channels * taps), *bias = numbers(channels);
+          float *x = numbers(ROWS * stride), *w = numbers(channels * taps);
+          float *bias = numbers(channels);
           float *tail = numbers(channels * hist), *first = zeros(channels * hist);
           float *y = zeros(ROWS * channels), *want = zeros(ROWS * channels);
           memcpy(first, tail, (size_t)(channels * hist) * sizeof *tail);
@@ -836,7 +840,8 @@ Test(compute, scan) {
 /* ---- gemm and conv2d ---- */
 
 Test(compute, gemm) {
-  static const int64_t shape[][3] = {{1, 1, 1}, {5, 3, 7}, {33, 70, 300}, {130, 9, 17}, {64, 200, 64}};
+  static const int64_t shape[][3] = {
+      {1, 1, 1}, {5, 3, 7}, {33, 70, 300}, {130, 9, 17}, {64, 200, 64}};
   EACH_SET(c, 3) {
     /* With OpenBLAS where there is one, and with what stands in for it. */
     viv__compute own = *viv__compute_of(c);
@@ -873,15 +878,19 @@ Test(compute, gemm) {
 }
 
 static void conv_case(const viv_compute *c, viv_conv2d a, const char *what) {
-  int64_t oh = (a.height + a.pad_top + a.pad_bottom - a.dilation_h * (a.kernel_h - 1) - 1) / a.stride_h + 1;
-  int64_t ow = (a.width + a.pad_left + a.pad_right - a.dilation_w * (a.kernel_w - 1) - 1) / a.stride_w + 1;
+  int64_t span_h = a.dilation_h * (a.kernel_h - 1) + 1;
+  int64_t span_w = a.dilation_w * (a.kernel_w - 1) + 1;
+  int64_t oh = (a.height + a.pad_top + a.pad_bottom - span_h) / a.stride_h + 1;
+  int64_t ow = (a.width + a.pad_left + a.pad_right - span_w) / a.stride_w + 1;
   int64_t ig = a.in_channels / a.groups, og = a.out_channels / a.groups;
   float *x = numbers((int64_t)a.batch * a.in_channels * a.height * a.width);
-  float *w = numbers(a.out_channels * ig * a.kernel_h * a.kernel_w), *bias = numbers(a.out_channels);
+  float *w = numbers(a.out_channels * ig * a.kernel_h * a.kernel_w);
+  float *bias = numbers(a.out_channels);
   int64_t n = a.batch * a.out_channels * oh * ow;
   float *out = zeros(n + 1), *want = zeros(n);
   for (int64_t i = 0; i < n; i++) {
-    int64_t px = i % ow, py = i / ow % oh, o = i / ow / oh % a.out_channels, b = i / ow / oh / a.out_channels;
+    int64_t px = i % ow, py = i / ow % oh;
+    int64_t o = i / ow / oh % a.out_channels, b = i / ow / oh / a.out_channels;
     double sum = bias[o];
     for (int64_t ch = 0; ch < ig; ch++)
       for (int64_t kh = 0; kh < a.kernel_h; kh++)
@@ -910,9 +919,10 @@ static void conv_case(const viv_compute *c, viv_conv2d a, const char *what) {
 
 Test(compute, conv2d) {
   EACH_SET(c, 3) {
-    viv_conv2d a = {.struct_size = sizeof a, .groups = 1, .batch = 2, .in_channels = 3, .height = 17,
-                    .width = 23, .out_channels = 5, .kernel_h = 3, .kernel_w = 3, .stride_h = 1,
-                    .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .pad_top = 1, .pad_left = 1,
+    viv_conv2d a = {.struct_size = sizeof a, .groups = 1, .batch = 2, .in_channels = 3,
+                    .height = 17, .width = 23, .out_channels = 5, .kernel_h = 3, .kernel_w = 3,
+                    .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .pad_top = 1,
+                    .pad_left = 1,
                     .pad_bottom = 1, .pad_right = 1};
     conv_case(c, a, "3x3");
     viv_conv2d s = a;
@@ -945,9 +955,10 @@ Test(compute, conv2d) {
     conv_case(c, s, "depthwise, strided");
     s.out_channels = 14;
     conv_case(c, s, "depthwise, two for each");
-    viv_conv2d line = {.struct_size = sizeof a, .groups = 1, .batch = 1, .in_channels = 4, .height = 1,
-                       .width = 900, .out_channels = 9, .kernel_h = 1, .kernel_w = 10, .stride_h = 1,
-                       .stride_w = 5, .dilation_h = 1, .dilation_w = 1, .pad_left = 4, .pad_right = 2};
+    viv_conv2d line = {.struct_size = sizeof a, .groups = 1, .batch = 1, .in_channels = 4,
+                       .height = 1, .width = 900, .out_channels = 9, .kernel_h = 1,
+                       .kernel_w = 10, .stride_h = 1, .stride_w = 5, .dilation_h = 1,
+                       .dilation_w = 1, .pad_left = 4, .pad_right = 2};
     conv_case(c, line, "one dimension");
   }
 }

@@ -1,6 +1,6 @@
-/* What the host does with plugins that break their promises: tests/plugins, one sin per folder. What
- * goes wrong before a job is refused with its reason; what kills the process in a job is not for
- * libvivarium to survive (vivd puts a process around it), so those tests let a child die. */
+/* What the host does with plugins that break their promises: tests/plugins, one sin per folder.
+ * What goes wrong before a job is refused with its reason; what kills the process in a job is not
+ * for libvivarium to survive (vivd puts a process around it), so those tests let a child die. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -208,7 +208,7 @@ Test(misbehave, the_plugins_own_refusal_is_told) {
 }
 
 Test(misbehave, crash_in_scan_is_caught) {
-  refused("crash-scan", "crashed while it was loaded");
+  refused("crash-scan", "while it was loaded");
 }
 
 Test(misbehave, hang_in_scan_is_caught_once) {
@@ -232,7 +232,7 @@ Test(misbehave, a_changed_file_leaves_quarantine) {
   snprintf(from, sizeof from, "%s/crash-scan.so", bad_folder());
   copy_file(from, so);
   viv_runtime *rt = open_host(folder);
-  cr_expect(strstr(why(rt, "crash-scan"), "crashed"), "%s", text);
+  cr_expect(strstr(why(rt, "crash-scan"), "while it was loaded"), "%s", text);
   viv_close(rt);
   rt = open_host(folder);
   cr_expect(strstr(why(rt, "crash-scan"), "quarantined"), "%s", text);

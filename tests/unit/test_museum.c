@@ -1,4 +1,5 @@
-/* Plugins frozen at a released ABI, compiled against the headers of then, run in the host of today. */
+/* Plugins frozen at a released ABI, compiled against the headers of then, run in the host of today.
+ * */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* viv-validate must find each sin of tests/plugins, in the test that looks for it, and nothing in the
- * plugins that behave. */
+/* viv-validate must find each sin of tests/plugins, in the test that looks for it, and nothing in
+ * the plugins that behave. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,11 +110,14 @@ static const struct {
     {"crash-open", "opens", "in open"},
     {"exits", "opens", "ended the process with status 0"},
     {"prints", "opens", "standard output"},
+    {"touches-state", "opens", "changed the environment"},
     {"aborts", "job-runs", "in job_begin"},
     {"crash-step", "job-runs", "in job_step"},
     {"hang-step", "job-runs", "still running"},
     {"endless-events", "job-runs", "does not end"},
     {"bad-emit", "job-runs", "struct_size"},
+    {"emits-nan", "job-runs", "NaN"},
+    {"drops-events", "job-wait", "instead of WAIT"},
     {"overruns-output", "job-runs", "past the end"},
     {"wrong-thread", "job-runs", "job_emit from a thread"},
     {"ignores-cancel", "cancel-latency", "a cancel took"},
@@ -135,7 +138,8 @@ Test(validate, seeds_make_runs_repeatable) {
 
 Test(validate, levels_limit_the_tests) {
   viv_json *doc = NULL;
-  cr_expect_eq(run("badplugins/leaks", "--level 5", &doc), 0, "the leak is a matter of level 8");
+  cr_expect_eq(run("badplugins/ignores-cancel", "--level 5", &doc), 0,
+               "cancelling is a matter of level 7");
   const viv_json *tests = viv__json_get(doc, "tests");
   for (int64_t i = 0; i < viv__json_count(tests); i++)
     cr_expect_leq(viv__json_num(viv__json_item(tests, i), "level", 99), 5);

@@ -991,11 +991,25 @@ Test(token_invariants, longrope_changes_its_set_and_back) {
   SAME(&b, whole + 55 * V, step, 1, "back below the original length");
   free(step), free(whole);
 
+  /* A tree is as long as its longest path, however many rows it has. */
+  enum { BASE = 54, ROWS = 14 };
+  int32_t parent[ROWS] = {-1, 0, 0, 0, 1, 1, 2, 4, 4, -1, 9, 9, 9, 9};
+  int32_t tree = open_seq(&b), line = open_seq(&b), path[4] = {t[0], t[1], t[4], t[7]};
+  free(feed(&b, tree, t, BASE));
+  free(feed(&b, line, t, BASE));
+  viv_batch p = plain(tree, t, ROWS);
+  p.mask_kind = VIV_MASK_PARENT;
+  p.parent = parent;
+  step = rows_of(&b, p, NULL);
+  whole = feed(&b, line, path, 4);
+  same(&b, whole + 3 * V, step + 7 * V, 1, V, false, "a tree just below the original length");
+  free(step), free(whole);
+
   /* Rows that came as embeddings can't be computed again. */
   float *e = calloc((size_t)(58 * b.info.d_model), sizeof *e);
   OK(&b, b.api->embed(b.model, t, 58, e, &b.error));
   seq = open_seq(&b);
-  viv_batch p = plain(seq, NULL, 58);
+  p = plain(seq, NULL, 58);
   p.input_kind = VIV_INPUT_EMBED;
   p.rows = e;
   free(rows_of(&b, p, NULL));
