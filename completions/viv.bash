@@ -33,6 +33,7 @@ version"
     list) options="$common --models --state --markdown" ;;
     show) options="$common $load" ;;
     tokenize) options="$common --decode --no-special" ;;
+    new-plugin) options="--help --dir" ;;
     *) options="$common" ;;
   esac
   if [[ $cur == -* ]]; then

@@ -117,6 +117,7 @@ typedef struct viv_conv2d {
   int32_t stride_h, stride_w;
   int32_t dilation_h, dilation_w;
   int32_t pad_top, pad_left, pad_bottom, pad_right; /* zeros */
+  int32_t reserved;
   const float *x;      /* [batch, in_channels, height, width] */
   const float *weight; /* [out_channels, in_channels/groups, kernel_h, kernel_w] */
   const float *bias;   /* [out_channels] or NULL */

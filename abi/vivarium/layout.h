@@ -45,7 +45,7 @@
 #define VIV_V1_viv_token_api 136u
 #define VIV_V1_viv_strategy_setup 72u
 #define VIV_V1_viv_seq_op 32u
-#define VIV_V1_viv_strategy_want 240u
+#define VIV_V1_viv_strategy_want 72u
 #define VIV_V1_viv_strategy_result 40u
 #define VIV_V1_viv_strategy_counters 32u
 #define VIV_V1_viv_strategy_api 56u
@@ -272,6 +272,7 @@ VIV_LAYOUT(offsetof(viv_conv2d, pad_top) == 52);
 VIV_LAYOUT(offsetof(viv_conv2d, pad_left) == 56);
 VIV_LAYOUT(offsetof(viv_conv2d, pad_bottom) == 60);
 VIV_LAYOUT(offsetof(viv_conv2d, pad_right) == 64);
+VIV_LAYOUT(offsetof(viv_conv2d, reserved) == 68);
 VIV_LAYOUT(offsetof(viv_conv2d, x) == 72);
 VIV_LAYOUT(offsetof(viv_conv2d, weight) == 80);
 VIV_LAYOUT(offsetof(viv_conv2d, bias) == 88);
@@ -420,7 +421,7 @@ VIV_LAYOUT(offsetof(viv_seq_op, b) == 16);
 VIV_LAYOUT(offsetof(viv_seq_op, n) == 20);
 VIV_LAYOUT(offsetof(viv_seq_op, index) == 24);
 
-VIV_LAYOUT(sizeof(viv_strategy_want) == 240);
+VIV_LAYOUT(sizeof(viv_strategy_want) == 72);
 VIV_LAYOUT(offsetof(viv_strategy_want, struct_size) == 0);
 VIV_LAYOUT(offsetof(viv_strategy_want, n_emit) == 4);
 VIV_LAYOUT(offsetof(viv_strategy_want, emit) == 8);
@@ -431,7 +432,7 @@ VIV_LAYOUT(offsetof(viv_strategy_want, ops) == 32);
 VIV_LAYOUT(offsetof(viv_strategy_want, top_k) == 40);
 VIV_LAYOUT(offsetof(viv_strategy_want, reserved) == 44);
 VIV_LAYOUT(offsetof(viv_strategy_want, batch) == 48);
-VIV_LAYOUT(offsetof(viv_strategy_want, annotate) == 224);
+VIV_LAYOUT(offsetof(viv_strategy_want, annotate) == 56);
 
 VIV_LAYOUT(sizeof(viv_strategy_result) == 40);
 VIV_LAYOUT(offsetof(viv_strategy_result, struct_size) == 0);

@@ -165,7 +165,8 @@ typedef struct viv_token_api {
   int32_t (*seq_fork)(viv_plugin_model *model, int32_t seq, int32_t *out, viv_error *error);
 
   /* All state of a sequence as bytes that another process with the same checkpoint can restore.
-   * snapshot writes at most capacity bytes and sets *bytes to what is needed. restore replaces the
+   * snapshot sets *bytes to what is needed; with data NULL that is all it does, and when capacity is
+   * smaller it writes nothing else and answers NOT_NOW. restore replaces the
    * state of an open sequence; the bytes are untrusted and checked. */
   int32_t (*snapshot)(viv_plugin_model *model, int32_t seq, void *data, uint64_t capacity,
                       uint64_t *bytes, viv_error *error);

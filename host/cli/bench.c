@@ -35,8 +35,8 @@ static viv_tensor make_ids(const struct bench *b, int64_t n) {
   return ids;
 }
 
-/* One timed run: a prompt of n tokens of which only the last row's logits are asked for, or n tokens
- * after a prompt of one. */
+/* One timed run: a prompt of n tokens of which only the last row's logits are asked for, or n
+ * tokens after a prompt of one. */
 static int32_t run_once(struct bench *b, const struct test *t, double *seconds, viv_error *error) {
   bool prompt = !strcmp(t->kind, "pp");
   viv_tensor ids = make_ids(b, prompt ? t->tokens : 1);
@@ -82,7 +82,7 @@ static void print_line(const struct bench *b, const struct test *t, const char *
   char size[32], count[32], label[32], rate[64];
   snprintf(label, sizeof label, "%s%lld", t->kind, (long long)t->tokens);
   snprintf(rate, sizeof rate, "%.2f ± %.2f", t->mean, t->deviation);
-  printf("| %-24s | %10s | %10s | %8s | %20s |\n", name,
+  printf("| %-24s | %10s | %10s | %8s | %21s |\n", name,
          viv__size_text(number_of(b->loaded.about, "weights_bytes", 0), size),
          viv__count_text(number_of(b->loaded.about, "parameters", 0), count), label, rate);
   fflush(stdout);

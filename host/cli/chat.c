@@ -36,7 +36,7 @@ static void on_event(void *context, const viv_event *e) {
   if (e->kind != VIV_KIND_TEXT || !e->bytes.len) return;
   if (!c->answer.len) viv__progress_clear();
   viv__buf_add(&c->answer, e->bytes.ptr, e->bytes.len);
-  if (c->json) return;
+  if (c->json || !viv__output_open()) return;
   fwrite(e->bytes.ptr, 1, e->bytes.len, stdout);
   fflush(stdout);
 }
@@ -49,13 +49,13 @@ static int turn(struct chat *c, const char *line) {
   char *messages = viv__need(cJSON_PrintUnformatted(c->messages));
   viv_value value = viv__value_json("messages", messages);
   const viv_value *values[1] = {&value};
-  int32_t status = viv__job_run(c->loaded.model, "generate", c->params, values, 1, NULL, on_event,
-                                c, &outcome);
+  int32_t status =
+      viv__job_run(c->loaded.model, "generate", c->params, values, 1, NULL, on_event, c, &outcome);
   cJSON_free(messages);
   viv__buf_add(&c->answer, "", 1);
   if (c->answer.failed) viv__need(NULL);
   int code = VIV__EXIT_OK;
-  if (!c->json && c->answer.len > 1) fputc('\n', stdout);
+  if (!c->json && c->answer.len > 1 && viv__output_open()) fputc('\n', stdout);
   if (status >= 0) {
     say(c->messages, "assistant", c->answer.ptr);
     if (c->json) {
@@ -105,7 +105,7 @@ static int converse(struct chat *c) {
     if (code && !c->terminal) break; /* a script wants to know */
     viv__interrupt_forget();
   }
-  if (c->terminal) fputc('\n', stderr);
+  if (c->terminal && feof(stdin)) fputc('\n', stderr);
   viv__free(line);
   return c->terminal && code != VIV__EXIT_CANCELLED ? VIV__EXIT_OK : code;
 }

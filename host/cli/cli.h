@@ -41,14 +41,14 @@ int viv__cmd_new_plugin(int argc, char **argv);
 /* ---- options (options.c) ---- */
 
 enum viv__opt_kind {
-  VIV__OPT_FLAG,  /* bool *, set to true */
-  VIV__OPT_TEXT,  /* const char ** */
-  VIV__OPT_INT,   /* int64_t *, at least 0 */
-  VIV__OPT_LIST,  /* viv__list *, may be repeated */
-  VIV__OPT_SET,   /* cJSON *: sets `key` to the value, read as JSON where it is JSON, else a text */
-  VIV__OPT_TRUE,  /* cJSON *: sets `key` to true */
-  VIV__OPT_NUMBER,/* cJSON *: sets `key` to a number */
-  VIV__OPT_PAIR   /* cJSON *: KEY=JSON */
+  VIV__OPT_FLAG, /* bool *, set to true */
+  VIV__OPT_TEXT, /* const char ** */
+  VIV__OPT_INT,  /* int64_t *, at least 0 */
+  VIV__OPT_LIST, /* viv__list *, may be repeated */
+  VIV__OPT_SET,  /* cJSON *: sets `key` to the value, read as JSON where it is JSON, else a text */
+  VIV__OPT_TRUE, /* cJSON *: sets `key` to true */
+  VIV__OPT_NUMBER, /* cJSON *: sets `key` to a number */
+  VIV__OPT_PAIR    /* cJSON *: KEY=JSON */
 };
 
 typedef struct viv__list {
@@ -78,32 +78,27 @@ typedef struct viv__usage {
 int viv__options(const viv__usage *usage, const viv__opt *options, int argc, char **argv, int min,
                  int max, const char **positional, int *n);
 
+/* clang-format off */
 /* How tokens are chosen: the same options in every verb that generates. */
-#define VIV__GENERATE_OPTIONS(params)                                                              \
-  {"max-tokens", 'n', VIV__OPT_NUMBER, "N", (params), "at most N new tokens", "max_new_tokens"},   \
-      {"temp", 't', VIV__OPT_NUMBER, "X", (params), "temperature; 0 is greedy", "temperature"},    \
-      {"top-k", 0, VIV__OPT_NUMBER, "N", (params), "sample among the N likeliest", "top_k"},       \
-      {"top-p", 0, VIV__OPT_NUMBER, "X", (params), "sample within this probability mass",          \
-       "top_p"},                                                                                   \
-      {"min-p", 0, VIV__OPT_NUMBER, "X", (params), "drop tokens below X times the likeliest",      \
-       "min_p"},                                                                                   \
-      {"seed", 0, VIV__OPT_NUMBER, "N", (params), "seed of the random numbers", "seed"},           \
-      {"strategy", 0, VIV__OPT_SET, "NAME", (params), "how tokens are chosen (greedy, sample, ...)", \
-       "strategy"},                                                                                \
-      {"stop", 0, VIV__OPT_SET, "TEXT", (params), "end when this text appears", "stop"},           \
-      {"ignore-eos", 0, VIV__OPT_TRUE, NULL, (params), "go on after the end token", "ignore_eos"}, \
-  {                                                                                                \
-    "param", 'p', VIV__OPT_PAIR, "KEY=JSON", (params), "any other parameter of the job", NULL      \
-  }
+#define VIV__GENERATE_OPTIONS(p)                                                                   \
+  {"max-tokens", 'n', VIV__OPT_NUMBER, "N", (p), "at most N new tokens", "max_new_tokens"},        \
+  {"temp", 't', VIV__OPT_NUMBER, "X", (p), "temperature; 0 is greedy", "temperature"},             \
+  {"top-k", 0, VIV__OPT_NUMBER, "N", (p), "sample among the N likeliest", "top_k"},                \
+  {"top-p", 0, VIV__OPT_NUMBER, "X", (p), "sample within this probability mass", "top_p"},         \
+  {"min-p", 0, VIV__OPT_NUMBER, "X", (p), "drop tokens below X times the likeliest", "min_p"},     \
+  {"seed", 0, VIV__OPT_NUMBER, "N", (p), "seed of the random numbers", "seed"},                    \
+  {"strategy", 0, VIV__OPT_SET, "NAME", (p), "greedy, sample, or a plugin's", "strategy"},         \
+  {"stop", 0, VIV__OPT_SET, "TEXT", (p), "end when this text appears", "stop"},                    \
+  {"ignore-eos", 0, VIV__OPT_TRUE, NULL, (p), "go on after the end token", "ignore_eos"},          \
+  {"param", 'p', VIV__OPT_PAIR, "KEY=JSON", (p), "any other parameter of the job", NULL}
 /* How a model is loaded. */
-#define VIV__LOAD_OPTIONS(load)                                                                    \
-  {"plugin", 0, VIV__OPT_SET, "ID", (load), "take this plugin", "plugin"},                         \
-      {"weights", 0, VIV__OPT_SET, "KIND", (load), "as-stored, f32, bf16, f16, int8 or int4",      \
-       "weights"},                                                                                 \
-      {"context", 0, VIV__OPT_NUMBER, "N", (load), "room for N tokens per sequence", "context"},   \
-  {                                                                                                \
-    "load", 0, VIV__OPT_PAIR, "KEY=JSON", (load), "any other parameter of loading", NULL           \
-  }
+#define VIV__LOAD_OPTIONS(p)                                                                       \
+  {"plugin", 0, VIV__OPT_SET, "ID", (p), "take this plugin", "plugin"},                            \
+  {"weights", 0, VIV__OPT_SET, "KIND", (p), "as-stored, f32, bf16, f16, int8 or int4", "weights"}, \
+  {"context", 0, VIV__OPT_NUMBER, "N", (p), "room for N tokens per sequence", "context"},          \
+  {"load", 0, VIV__OPT_PAIR, "KEY=JSON", (p), "any other parameter of loading", NULL}
+/* clang-format on */
+
 /* Turns temperature, top-k and the like into do_sample where no strategy was named, and sets the
  * length when none was given. */
 void viv__sampling_defaults(cJSON *params, int max_tokens);
@@ -119,6 +114,8 @@ int viv__usage_error(const char *verb, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* Flushes standard output; a failed write (a full disk, a closed pipe) becomes an exit code. */
 int viv__finish_output(int code);
+/* False after Ctrl-C when standard output would block; what waited in its buffer is dropped. */
+bool viv__output_open(void);
 /* Prints a JSON value on one line and frees it. */
 void viv__print_json(cJSON *json);
 /* "4.1 MB", "512 bytes". out holds at least 32 bytes. */

@@ -72,7 +72,8 @@ static int32_t read_questions(struct eval *e, const char *path, viv_error *error
     e->questions[e->n++] = q;
   }
   viv__free(text);
-  if (status >= 0 && !e->n) status = VIV_FAIL(error, VIV_BAD_INPUT, path, "no question in the file");
+  if (status >= 0 && !e->n)
+    status = VIV_FAIL(error, VIV_BAD_INPUT, path, "no question in the file");
   return status;
 }
 
@@ -93,7 +94,8 @@ static struct tally *tally_of(struct eval *e, const char *task) {
   for (int i = 0; i < e->n_tallies; i++)
     if (!strcmp(e->tallies[i].task, task)) return &e->tallies[i];
   int last = (int)(sizeof e->tallies / sizeof *e->tallies) - 1;
-  if (e->n_tallies > last) return &e->tallies[last]; /* too many tasks: the last row takes the rest */
+  if (e->n_tallies > last)
+    return &e->tallies[last]; /* too many tasks: the last row takes the rest */
   e->tallies[e->n_tallies].task = task;
   return &e->tallies[e->n_tallies++];
 }
@@ -157,8 +159,8 @@ static void wait_for_any(const struct eval *e) {
   struct pollfd fds[MAX_JOBS];
   nfds_t n = 0;
   for (int64_t i = 0; i < e->n_slots; i++)
-    if (e->slots[i].job) fds[n++] = (struct pollfd){.fd = viv_job_fd(e->slots[i].job),
-                                                    .events = POLLIN};
+    if (e->slots[i].job)
+      fds[n++] = (struct pollfd){.fd = viv_job_fd(e->slots[i].job), .events = POLLIN};
   if (n) poll(fds, n, POLL_MS);
 }
 
@@ -246,8 +248,10 @@ static int evaluate(struct eval *e, const char *model, const char *file, const c
     return VIV__EXIT_CANCELLED;
   }
   if (status < 0) return viv__report(e->json, model, status, &error);
-  if (e->json) print_result_json(e, seconds);
-  else print_table(e, seconds);
+  if (e->json)
+    print_result_json(e, seconds);
+  else
+    print_table(e, seconds);
   for (int i = 0; i < e->n_tallies; i++)
     if (e->tallies[i].failed) return VIV__EXIT_FAILED;
   return VIV__EXIT_OK;
@@ -270,8 +274,8 @@ static void release(struct eval *e) {
 }
 
 int viv__cmd_eval(int argc, char **argv) {
-  struct eval e = {.params = viv__need(cJSON_CreateObject()), .n_slots = 16,
-                   .error = VIV_ERROR_INIT};
+  struct eval e = {
+      .params = viv__need(cJSON_CreateObject()), .n_slots = 16, .error = VIV_ERROR_INIT};
   cJSON *load = viv__need(cJSON_CreateObject());
   const viv__opt options[] = {
       {"limit", 'l', VIV__OPT_INT, "N", &e.limit, "only the first N questions", NULL},

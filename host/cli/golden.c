@@ -20,7 +20,7 @@ static void print_row(const viv__golden_row *r) {
 
 static void print_case(const viv__golden_case *c, const viv__golden_options *o) {
   static const char *const states[] = {"ok", "FAILED", "skipped"};
-  if (o->quiet && c->state == VIV__GOLDEN_OK) return;
+  if (o->quiet && c->state != VIV__GOLDEN_FAILED) return;
   if (!o->dry_run) printf("%s\n", c->dir);
   if (c->n_rows && !o->quiet && !o->dry_run)
     printf("  %-18s %-30s %10s %10s\n", "call", "tensor", "max_err", "atol");
@@ -48,10 +48,12 @@ static cJSON *case_json(const viv__golden_case *c) {
     cJSON_AddStringToObject(t, "call", r->call);
     cJSON_AddStringToObject(t, "tensor", r->tensor);
     cJSON_AddBoolToObject(t, "ok", r->ok);
-    cJSON_AddItemToObject(t, "max_err",
-                          isfinite(r->max_err) ? cJSON_CreateNumber(r->max_err) : cJSON_CreateNull());
-    if (r->exact) cJSON_AddTrueToObject(t, "exact");
-    else cJSON_AddNumberToObject(t, "atol", r->atol);
+    cJSON_AddItemToObject(
+        t, "max_err", isfinite(r->max_err) ? cJSON_CreateNumber(r->max_err) : cJSON_CreateNull());
+    if (r->exact)
+      cJSON_AddTrueToObject(t, "exact");
+    else
+      cJSON_AddNumberToObject(t, "atol", r->atol);
     if (r->note) cJSON_AddStringToObject(t, "note", r->note);
     cJSON_AddItemToArray(tensors, t);
   }
@@ -91,8 +93,7 @@ static int finish(const struct totals *t, const viv__golden_options *o, cJSON *c
   return code;
 }
 
-static void run_one(const char *dir, const viv__golden_options *o, struct totals *t,
-                    cJSON *cases) {
+static void run_one(const char *dir, const viv__golden_options *o, struct totals *t, cJSON *cases) {
   viv__golden_case c;
   viv__golden_open(dir, &c);
   if (o->quiet && c.state == VIV__GOLDEN_SKIPPED) { /* a README beside the cases */
@@ -102,8 +103,10 @@ static void run_one(const char *dir, const viv__golden_options *o, struct totals
   if (o->dry_run && !o->json) printf("%s\n", c.dir);
   if (c.state == VIV__GOLDEN_OK) viv__golden_run(&c, o);
   count(t, &c);
-  if (o->json) cJSON_AddItemToArray(cases, case_json(&c));
-  else print_case(&c, o);
+  if (o->json)
+    cJSON_AddItemToArray(cases, case_json(&c));
+  else
+    print_case(&c, o);
   viv__golden_close(&c);
 }
 

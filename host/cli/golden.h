@@ -1,8 +1,8 @@
 /* The golden runner's parts. Internal to host/cli.
  *
  * A case is a folder with config.json, weights, inputs.safetensors, outputs.safetensors and
- * meta.json; meta.json's "calls" say what to run. Nothing here knows a system: each call becomes one
- * job through vivarium.h, and what comes back is compared by name. */
+ * meta.json; meta.json's "calls" say what to run. Nothing here knows a system: each call becomes
+ * one job through vivarium.h, and what comes back is compared by name. */
 #ifndef VIV_HOST_CLI_GOLDEN_H
 #define VIV_HOST_CLI_GOLDEN_H
 
@@ -20,15 +20,15 @@ typedef struct viv__golden_row {
 enum viv__golden_state { VIV__GOLDEN_OK, VIV__GOLDEN_FAILED, VIV__GOLDEN_SKIPPED };
 
 typedef struct viv__golden_case {
-  char *dir;       /* as given */
-  char *model;     /* what is opened: the folder itself, "model" or the weights' package */
+  char *dir;   /* as given */
+  char *model; /* what is opened: the folder itself, "model" or the weights' package */
   cJSON *meta;
   viv__safetensors *inputs, *outputs; /* NULL: the case has none */
   viv__golden_row *rows;
   size_t n_rows, n_failed;
-  int n_ops;   /* calls of the task "op", which golden_ops runs */
-  char *note;  /* why the case failed or was skipped as a whole */
-  int state;   /* enum viv__golden_state */
+  int n_ops;  /* calls of the task "op", which golden_ops runs */
+  char *note; /* why the case failed or was skipped as a whole */
+  int state;  /* enum viv__golden_state */
 } viv__golden_case;
 
 typedef struct viv__golden_options {

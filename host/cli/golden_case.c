@@ -59,8 +59,10 @@ static char *shared_model(const char *dir, const char *name) {
     static const char *const places[] = {"", "/shared", "/zoo"};
     for (size_t i = 0; i < sizeof places / sizeof *places && !found; i++) {
       char *path = viv__textf("%s%s/%s", at, places[i], name);
-      if (!access(path, R_OK)) found = path;
-      else viv__free(path);
+      if (!access(path, R_OK))
+        found = path;
+      else
+        viv__free(path);
     }
     char *slash = strrchr(at, '/');
     if (!slash || slash == at) break;
@@ -162,8 +164,10 @@ void viv__golden_open(const char *dir, viv__golden_case *c) {
   }
   open_tensors(c, "inputs.safetensors", &c->inputs);
   open_tensors(c, "outputs.safetensors", &c->outputs);
-  if (c->state == VIV__GOLDEN_OK && viv__golden_has_calls(c)) find_model(c);
-  else if (c->state == VIV__GOLDEN_OK && *text_of(c->meta, "model")) find_model(c);
+  if (c->state == VIV__GOLDEN_OK && viv__golden_has_calls(c))
+    find_model(c);
+  else if (c->state == VIV__GOLDEN_OK && *text_of(c->meta, "model"))
+    find_model(c);
 }
 
 void viv__golden_close(viv__golden_case *c) {

@@ -34,8 +34,8 @@ static int32_t dtype_named(const cJSON *node) {
   static const struct {
     const char *name;
     int32_t dtype;
-  } names[] = {{"f32", VIV_F32}, {"float32", VIV_F32}, {"f64", VIV_F64}, {"float64", VIV_F64},
-               {"i64", VIV_I64}, {"int64", VIV_I64},   {"i32", VIV_I32}, {"int32", VIV_I32},
+  } names[] = {{"f32", VIV_F32}, {"float32", VIV_F32}, {"f64", VIV_F64},  {"float64", VIV_F64},
+               {"i64", VIV_I64}, {"int64", VIV_I64},   {"i32", VIV_I32},  {"int32", VIV_I32},
                {"u8", VIV_U8},   {"uint8", VIV_U8},    {"bool", VIV_BOOL}};
   const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(node, "dtype");
   if (!cJSON_IsString(dtype)) return 0;
@@ -94,8 +94,8 @@ static int32_t constant(const cJSON *node, const cJSON *full, viv_tensor *out, v
   int32_t ndim = 0, dtype = dtype_named(node);
   cJSON_ArrayForEach(item, full) {
     if (ndim == VIV_MAX_DIMS || !cJSON_IsNumber(item) || item->valuedouble < 0 ||
-        item->valuedouble > 1e9 ||
-        __builtin_mul_overflow(n, (int64_t)item->valuedouble, &n) || n > 1 << 28)
+        item->valuedouble > 1e9 || __builtin_mul_overflow(n, (int64_t)item->valuedouble, &n) ||
+        n > 1 << 28)
       return VIV_FAIL(error, VIV_BAD_INPUT, "full", "no usable shape");
     shape[ndim++] = (int64_t)item->valuedouble;
   }
@@ -144,14 +144,18 @@ static int32_t joined(const viv__golden_case *c, const cJSON *list, bool first_a
     viv_tensor part = {0};
     status = tensor_of(c, item, depth + 1, &part, error);
     if (status >= 0 && any) status = join(&all, &part, first_axis ? 0 : all.ndim - 1, error);
-    if (status >= 0 && !any) all = part;
-    else viv__tensor_drop(&part);
+    if (status >= 0 && !any)
+      all = part;
+    else
+      viv__tensor_drop(&part);
     any = true;
     if (status < 0) break;
   }
   if (!any) status = VIV_FAIL(error, VIV_BAD_INPUT, "concat", "nothing to join");
-  if (status < 0) viv__tensor_drop(&all);
-  else *out = all;
+  if (status < 0)
+    viv__tensor_drop(&all);
+  else
+    *out = all;
   return status;
 }
 
@@ -214,16 +218,21 @@ static int32_t tensor_of(const viv__golden_case *c, const cJSON *node, int depth
     status = stored(c->outputs, "outputs.safetensors", output->valuestring, out, error);
   else if (tensor || output)
     status = tensor_of(c, tensor ? tensor : output, depth + 1, out, error);
-  else if (full) status = constant(node, full, out, error);
+  else if (full)
+    status = constant(node, full, out, error);
   else if (concat || batch)
     status = joined(c, concat ? concat : batch, !concat, depth, out, error);
-  else if (value && only_numbers(value)) status = written_out(node, value, out, error);
-  else status = VIV_FAIL(error, VIV_NEVER, "inputs", "an input of a form that CALLS.md does not name");
+  else if (value && only_numbers(value))
+    status = written_out(node, value, out, error);
+  else
+    status = VIV_FAIL(error, VIV_NEVER, "inputs", "an input of a form that CALLS.md does not name");
   const cJSON *slice = cJSON_GetObjectItemCaseSensitive(node, "slice");
   if (status < 0) return status;
   if (cJSON_IsArray(slice)) status = sliced(slice, out, error);
-  if (status < 0) viv__tensor_drop(out);
-  else if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(node, "abs"))) magnitude(out);
+  if (status < 0)
+    viv__tensor_drop(out);
+  else if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(node, "abs")))
+    magnitude(out);
   return status;
 }
 
@@ -246,7 +255,8 @@ static int32_t samples(const char *name, const char *task, const char *path, viv
   status = viv__wav_decode(bytes, len, path, &t, NULL, error);
   viv__free(bytes);
   if (status < 0) return status;
-  bool codec = !strcmp(name, "input_values") && (!strcmp(task, "encode") || !strcmp(task, "decode"));
+  bool codec =
+      !strcmp(name, "input_values") && (!strcmp(task, "encode") || !strcmp(task, "decode"));
   if (!codec) { /* [1, C, T] -> [C, T] */
     t.ndim = 2;
     t.shape[0] = t.shape[1];
@@ -284,8 +294,8 @@ static int32_t one(const viv__golden_case *c, const char *name, const char *task
   }
   if (file) return file_input(c, name, task, file, out, error);
   if (value && !cJSON_GetObjectItemCaseSensitive(node, "full") && !only_numbers(value)) {
-    char *text = cJSON_IsString(value) ? viv__strdup(value->valuestring)
-                                       : cJSON_PrintUnformatted(value);
+    char *text =
+        cJSON_IsString(value) ? viv__strdup(value->valuestring) : cJSON_PrintUnformatted(value);
     viv__inputs_bytes(
         viv__inputs_add(out, name, cJSON_IsString(value) ? VIV_KIND_TEXT : VIV_KIND_JSON),
         viv__need(text), strlen(text));
@@ -302,8 +312,8 @@ int32_t viv__golden_inputs(const viv__golden_case *c, const cJSON *call, viv__in
   const cJSON *task = cJSON_GetObjectItemCaseSensitive(call, "task"), *input;
   cJSON_ArrayForEach(input, cJSON_GetObjectItemCaseSensitive(call, "inputs")) {
     if (cJSON_IsNull(input)) continue;
-    int32_t status = one(c, input->string, cJSON_IsString(task) ? task->valuestring : "", input,
-                         out, error);
+    int32_t status =
+        one(c, input->string, cJSON_IsString(task) ? task->valuestring : "", input, out, error);
     if (status < 0) return status;
   }
   return VIV_OK;

@@ -84,8 +84,8 @@ static const viv_tensor *mask_of(const cJSON *params, const viv__input_list *inp
 static bool is_eos(const cJSON *eos, int64_t id) {
   const cJSON *item;
   if (cJSON_IsNumber(eos)) return (int64_t)eos->valuedouble == id;
-  cJSON_ArrayForEach(item, eos) if (cJSON_IsNumber(item) && (int64_t)item->valuedouble == id)
-      return true;
+  cJSON_ArrayForEach(item,
+                     eos) if (cJSON_IsNumber(item) && (int64_t)item->valuedouble == id) return true;
   return false;
 }
 
@@ -96,8 +96,8 @@ static int64_t *row_ends(const viv__golden_case *c, const cJSON *call, int64_t s
   const cJSON *params = cJSON_GetObjectItemCaseSensitive(call, "params");
   const cJSON *eos = cJSON_GetObjectItemCaseSensitive(params, "eos_token_id");
   const cJSON *outputs = cJSON_GetObjectItemCaseSensitive(call, "outputs");
-  const char *name = *text_of(outputs, "ids") ? text_of(outputs, "ids")
-                                              : text_of(outputs, "sequences");
+  const char *name =
+      *text_of(outputs, "ids") ? text_of(outputs, "ids") : text_of(outputs, "sequences");
   viv_tensor ids = {.struct_size = sizeof ids};
   if (!eos || cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "ignore_eos")) || !*name ||
       viv__safetensors_find(c->outputs, viv__str(name), &ids) < 0 || ids.ndim < 1)
@@ -119,8 +119,8 @@ static void compare_one(struct runner *r, const cJSON *call, const viv__input_li
                         bool tap) {
   viv__golden_case *c = r->c;
   const cJSON *params = cJSON_GetObjectItemCaseSensitive(call, "params");
-  const cJSON *meta =
-      cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(c->meta, "tensors"), tensor);
+  const cJSON *meta = cJSON_GetObjectItemCaseSensitive(
+      cJSON_GetObjectItemCaseSensitive(c->meta, "tensors"), tensor);
   const cJSON *atol = cJSON_GetObjectItemCaseSensitive(meta, "atol");
   const cJSON *ignore = cJSON_GetObjectItemCaseSensitive(params, "ignore_index");
   const cJSON *steps = cJSON_GetObjectItemCaseSensitive(params, "first_steps");
@@ -153,8 +153,10 @@ static void compare_one(struct runner *r, const cJSON *call, const viv__input_li
 
 static void flatten(const cJSON *node, cJSON *out) {
   const cJSON *item;
-  if (cJSON_IsArray(node)) cJSON_ArrayForEach(item, node) flatten(item, out);
-  else cJSON_AddItemToArray(out, cJSON_Duplicate(node, 1));
+  if (cJSON_IsArray(node))
+    cJSON_ArrayForEach(item, node) flatten(item, out);
+  else
+    cJSON_AddItemToArray(out, cJSON_Duplicate(node, 1));
 }
 
 static cJSON *joined_texts(const cJSON *list) {
@@ -220,8 +222,7 @@ static void compare_taps(struct runner *r, const cJSON *call, const viv__input_l
   const cJSON *order = cJSON_GetObjectItemCaseSensitive(r->c->meta, "taps"), *tap;
   const cJSON *taps = cJSON_GetObjectItemCaseSensitive(call, "taps");
   int ranks = r->o->taps_first ? cJSON_GetArraySize(order) : 0;
-  for (int rank = 0; rank <= ranks; rank++)
-    cJSON_ArrayForEach(tap, taps) {
+  for (int rank = 0; rank <= ranks; rank++) cJSON_ArrayForEach(tap, taps) {
       if (!cJSON_IsString(tap)) continue;
       if (ranks && tap_rank(order, tap->valuestring) != rank) continue;
       compare_one(r, call, inputs, got, tap->string, tap->valuestring, true);
@@ -232,9 +233,9 @@ static void compare_call(struct runner *r, const cJSON *call, const viv__input_l
                          const struct results *got) {
   const cJSON *item;
   if (r->o->taps_first) compare_taps(r, call, inputs, got);
-  cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(call, "outputs"))
-      if (cJSON_IsString(item))
-          compare_one(r, call, inputs, got, item->string, item->valuestring, false);
+  cJSON_ArrayForEach(item,
+                     cJSON_GetObjectItemCaseSensitive(call, "outputs")) if (cJSON_IsString(item))
+      compare_one(r, call, inputs, got, item->string, item->valuestring, false);
   if (!r->o->taps_first) compare_taps(r, call, inputs, got);
   cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(call, "expect"))
       expect_one(r, call, got, item);
@@ -341,8 +342,8 @@ static void run_calls(struct runner *r) {
 void viv__golden_run(viv__golden_case *c, const viv__golden_options *o) {
   struct runner r = {.c = c, .o = o};
   const cJSON *call;
-  cJSON_ArrayForEach(call, cJSON_GetObjectItemCaseSensitive(c->meta, "calls"))
-      c->n_ops += !strcmp(text_of(call, "task"), "op");
+  cJSON_ArrayForEach(call, cJSON_GetObjectItemCaseSensitive(c->meta, "calls")) c->n_ops +=
+      !strcmp(text_of(call, "task"), "op");
   const char *list = text_of(c->meta, "cases");
   bool calls = viv__golden_has_calls(c);
   if (o->dry_run) {
@@ -350,8 +351,8 @@ void viv__golden_run(viv__golden_case *c, const viv__golden_options *o) {
     return;
   }
   if (!calls && !*list) {
-    viv__golden_refuse(c, VIV__GOLDEN_SKIPPED, c->n_ops ? "operations: golden_ops runs them"
-                                                        : "the case has no calls");
+    viv__golden_refuse(c, VIV__GOLDEN_SKIPPED,
+                       c->n_ops ? "operations: golden_ops runs them" : "the case has no calls");
     return;
   }
   if (calls && open_model(&r)) run_calls(&r);
@@ -359,7 +360,8 @@ void viv__golden_run(viv__golden_case *c, const viv__golden_options *o) {
     bool judged = viv__golden_texts(c, r.model);
     if (!judged && !calls)
       viv__golden_refuse(c, VIV__GOLDEN_SKIPPED, "%s: cases not judged by this runner", list);
-    else if (!judged) c->note = viv__textf("%s: cases not judged by this runner", list);
+    else if (!judged)
+      c->note = viv__textf("%s: cases not judged by this runner", list);
   }
   for (int i = 0; i < r.n_sessions; i++) viv_session_close(r.sessions[i].handle);
   if (r.model) viv_unload(r.model);

@@ -121,10 +121,10 @@ static void check_list(struct listed *l, const cJSON *doc, const char *key) {
   l->wrong = 0;
   cJSON_ArrayForEach(entry, list) {
     check_ids(l, index, entry, true);
-    if (!text_of(entry, "decoded") && !strcmp(key, "encode")) check_text(l, index, entry, "text", true);
-    check_text(l, index, entry, text_of(entry, "decoded_skip_special") ? "decoded_skip_special"
-                                                                       : "decoded",
-               true);
+    if (!text_of(entry, "decoded") && !strcmp(key, "encode"))
+      check_text(l, index, entry, "text", true);
+    check_text(l, index, entry,
+               text_of(entry, "decoded_skip_special") ? "decoded_skip_special" : "decoded", true);
     check_text(l, index, entry,
                text_of(entry, "decoded_with_special") ? "decoded_with_special" : "-", false);
     if (text_of(entry, "decoded_skip_special")) check_text(l, index, entry, "decoded", false);

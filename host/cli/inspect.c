@@ -42,7 +42,8 @@ static void print_why(const cJSON *doc) {
     printf("%s %-16s %s\n", this_one ? "->" : "  ", text_of(row, "plugin"), text_of(row, "reason"));
     if (this_one) printf("   %-16s %s\n", "", text_of(row, "file"));
   }
-  if (!taken) printf("no plugin takes this model; viv doctor shows where plugins were looked for\n");
+  if (!taken)
+    printf("no plugin takes this model; viv doctor shows where plugins were looked for\n");
 }
 
 int viv__cmd_why(int argc, char **argv) {
@@ -69,10 +70,15 @@ int viv__cmd_why(int argc, char **argv) {
   } else if (doc) {
     const cJSON *row;
     code = VIV__EXIT_NEVER;
-    cJSON_ArrayForEach(row, list_of(doc, "candidates"))
-        if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(row, "taken"))) code = VIV__EXIT_OK;
-    if (!json) print_why(doc);
-    else viv__print_json(cJSON_Duplicate(doc, 1));
+    cJSON_ArrayForEach(
+        row,
+        list_of(doc,
+                "candidates")) if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(row, "taken")))
+        code = VIV__EXIT_OK;
+    if (!json)
+      print_why(doc);
+    else
+      viv__print_json(cJSON_Duplicate(doc, 1));
   }
   cJSON_Delete(doc);
   if (rt) viv_close(rt);
@@ -236,8 +242,8 @@ int viv__cmd_doctor(int argc, char **argv) {
 
 int viv__cmd_version(int argc, char **argv) {
   bool json = false;
-  const viv__opt options[] = {
-      {"json", 0, VIV__OPT_FLAG, NULL, &json, "as a JSON object", NULL}, {0}};
+  const viv__opt options[] = {{"json", 0, VIV__OPT_FLAG, NULL, &json, "as a JSON object", NULL},
+                              {0}};
   const viv__usage usage = {"viv version", "version [options]",
                             "Prints the version and the plugin ABI's."};
   int n = 0, code = viv__options(&usage, options, argc, argv, 0, 0, NULL, &n);

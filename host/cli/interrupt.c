@@ -18,7 +18,9 @@ void viv__interrupt_catch(void) {
   struct sigaction action;
   memset(&action, 0, sizeof action);
   action.sa_handler = on_signal; /* without SA_RESTART: a read of a prompt ends too */
-  sigaction(SIGINT, &action, NULL);
+  struct sigaction before;
+  sigaction(SIGINT, NULL, &before);
+  if (before.sa_handler != SIG_IGN) sigaction(SIGINT, &action, NULL); /* a shell's background job */
   sigaction(SIGTERM, &action, NULL);
 }
 

@@ -31,8 +31,7 @@ void viv__outcome_take(viv__outcome *out, const viv_event *end) {
     memcpy(&out->error, end->error, size < sizeof out->error ? size : sizeof out->error);
     out->error.struct_size = sizeof out->error;
   }
-  if (end->bytes.len)
-    viv__json_parse(end->bytes.ptr, end->bytes.len, "counters", &counters, NULL);
+  if (end->bytes.len) viv__json_parse(end->bytes.ptr, end->bytes.len, "counters", &counters, NULL);
   out->counters = (cJSON *)counters;
 }
 
@@ -91,12 +90,14 @@ double viv__counter(const viv__outcome *o, const char *name, double fallback) {
 }
 
 void viv__print_counters(const viv__outcome *o) {
-  double prompt = viv__counter(o, "prompt_tokens", -1), made = viv__counter(o, "completion_tokens", -1);
+  double prompt = viv__counter(o, "prompt_tokens", -1),
+         made = viv__counter(o, "completion_tokens", -1);
   double prefill = viv__counter(o, "prefill_ms", -1), decode = viv__counter(o, "decode_ms", -1);
   const cJSON *reason = cJSON_GetObjectItemCaseSensitive(o->counters, "finish_reason"), *c;
   if (prompt >= 0) {
     fprintf(stderr, "prompt %.0f tokens", prompt);
-    if (prefill > 0) fprintf(stderr, " in %.1f ms (%.1f tokens/s)", prefill, prompt / prefill * 1e3);
+    if (prefill > 0)
+      fprintf(stderr, " in %.1f ms (%.1f tokens/s)", prefill, prompt / prefill * 1e3);
     fprintf(stderr, "; ");
   }
   if (made >= 0) {

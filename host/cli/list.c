@@ -87,6 +87,28 @@ static size_t models_in(const char *folder, char ***names) {
   return n;
 }
 
+static bool listed(const cJSON *all, const char *name) {
+  const cJSON *o;
+  cJSON_ArrayForEach(o, all) if (!strcmp(text_of(o, "name"), name)) return true;
+  return false;
+}
+
+/* One model: a line, or an object of the list. */
+static void list_model(const char *folder, const char *name, cJSON *all, bool json) {
+  char *path = viv__textf("%s/%s", folder, name), *config_path = viv__textf("%s/config.json", path);
+  cJSON *config = viv__parse_json_file(config_path, 1 << 20, NULL);
+  cJSON *o = viv__need(cJSON_CreateObject());
+  cJSON_AddStringToObject(o, "name", name);
+  cJSON_AddStringToObject(o, "model_type", text_of(config, "model_type"));
+  cJSON_AddStringToObject(o, "path", path);
+  if (!json) printf("%-28s %-16s %s\n", name, text_of(config, "model_type"), path);
+  cJSON_AddItemToArray(all, o);
+  cJSON_Delete(config);
+  viv__free(config_path);
+  viv__free(path);
+}
+
+/* Of two models of one name the first counts, as for viv run. */
 static int list_models(bool json) {
   char *folders[8];
   int n_folders = viv__zoo_folders(folders);
@@ -95,27 +117,18 @@ static int list_models(bool json) {
     char **names = NULL;
     size_t n = models_in(folders[i], &names);
     for (size_t j = 0; j < n; j++) {
-      char *path = viv__textf("%s/%s", folders[i], names[j]);
-      char *config_path = viv__textf("%s/config.json", path);
-      cJSON *config = viv__parse_json_file(config_path, 1 << 20, NULL);
-      cJSON *o = viv__need(cJSON_CreateObject());
-      cJSON_AddStringToObject(o, "name", names[j]);
-      cJSON_AddStringToObject(o, "model_type", text_of(config, "model_type"));
-      cJSON_AddStringToObject(o, "path", path);
-      if (!json) printf("%-28s %-16s %s\n", names[j], text_of(config, "model_type"), path);
-      cJSON_AddItemToArray(all, o);
-      cJSON_Delete(config);
-      viv__free(config_path);
-      viv__free(path);
+      if (!listed(all, names[j])) list_model(folders[i], names[j], all, json);
       viv__free(names[j]);
     }
     viv__free(names);
-    if (!cJSON_GetArraySize(all) && !json)
-      fprintf(stderr, "viv: no models in %s\n", folders[i]);
     viv__free(folders[i]);
   }
-  if (json) viv__print_json(all);
-  else cJSON_Delete(all);
+  if (!cJSON_GetArraySize(all) && !json)
+    fprintf(stderr, "viv: no models found; viv doctor shows where they were looked for\n");
+  if (json)
+    viv__print_json(all);
+  else
+    cJSON_Delete(all);
   return VIV__EXIT_OK;
 }
 

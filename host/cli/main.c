@@ -33,9 +33,10 @@ static void help(FILE *to) {
               "  viv doctor\n\n"
               "Usage: viv VERB [options] [arguments]\n\nVerbs:\n");
   for (int i = 0; i < N_VERBS; i++) fprintf(to, "  %-12s %s\n", verbs[i].name, verbs[i].about);
-  fprintf(to, "\nviv VERB --help shows an example and the options of a verb. MODEL is a directory, a "
-              "checkpoint\nfile, or a name in the zoo (viv list --models). --json works with every "
-              "verb.\n");
+  fprintf(to,
+          "\nviv VERB --help shows an example and the options of a verb. MODEL is a directory, a "
+          "checkpoint\nfile, or a name in the zoo (viv list --models). --json works with every "
+          "verb.\n");
 }
 
 /* Edit distance, to tell what an unknown verb may have been; names are short. */

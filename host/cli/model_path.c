@@ -53,7 +53,8 @@ char *viv__catalog_path(viv_error *error) {
   int n = zoo_roots(roots);
   for (int i = 0; i < n; i++) {
     char *path = viv__textf("%s/catalog.json", roots[i]);
-    if (!found && !access(path, R_OK)) found = path;
+    if (!found && !access(path, R_OK))
+      found = path;
     else {
       viv__buf_fmt(&looked, "%s%s", i ? ", " : "", path);
       viv__free(path);
@@ -79,8 +80,10 @@ char *viv__model_path(const char *model, viv_error *error) {
   bool plain = model[0] && model[0] != '/' && model[0] != '.'; /* a path is not a name in the zoo */
   for (int i = 0; i < n; i++) {
     char *path = viv__textf("%s/%s", folders[i], model);
-    if (plain && !found && is_folder(path)) found = path;
-    else viv__free(path);
+    if (plain && !found && is_folder(path))
+      found = path;
+    else
+      viv__free(path);
     viv__buf_fmt(&looked, "%s%s", i ? ", " : "", folders[i]);
     viv__free(folders[i]);
   }

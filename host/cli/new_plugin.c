@@ -26,8 +26,8 @@ static const char manifest[] = "{\n"
                                "}\n";
 
 static const char plugin_c[] =
-    "/* @NAME@ behind viv.model/1: configuration to dimensions, checkpoint to weights, jobs t"
-    "o steps. */\n"
+    "/* @NAME@ behind viv.model/1: configuration to dimensions, checkpoint to weights, jobs "
+    "to steps. */\n"
     "#include <stdio.h>\n"
     "#include <string.h>\n"
     "\n"
@@ -51,8 +51,8 @@ static const char plugin_c[] =
     "  int computed;\n"
     "};\n"
     "\n"
-    "/* Fills the caller's error and answers code. where names the input, message says what t"
-    "o do. */\n"
+    "/* Fills the caller's error and answers code. where names the input, message says what "
+    "to do. */\n"
     "static int32_t fail(viv_error *error, int32_t code, int line, const char *where,\n"
     "                    const char *message) {\n"
     "  if (error && error->struct_size >= sizeof *error) {\n"
@@ -90,17 +90,17 @@ static const char plugin_c[] =
     "  weight->struct_size = bias->struct_size = sizeof *weight;\n"
     "  if (host->tensor_find(source->checkpoint, STR(\"linear.weight\"), weight) < 0 ||\n"
     "      weight->ndim != 2 || weight->shape[0] != m->dim || weight->shape[1] != m->dim)\n"
-    "    return FAIL(VIV_BAD_INPUT, \"linear.weight\", \"must be there with the shape [dim, d"
-    "im]\");\n"
-    "  if (host->tensor_find(source->checkpoint, STR(\"linear.bias\"), bias) < 0 || bias->ndi"
-    "m != 1 ||\n"
+    "    return FAIL(VIV_BAD_INPUT, \"linear.weight\", \"must be there with the shape [dim, "
+    "dim]\");\n"
+    "  if (host->tensor_find(source->checkpoint, STR(\"linear.bias\"), bias) < 0 || "
+    "bias->ndim != 1 ||\n"
     "      bias->shape[0] != m->dim)\n"
     "    return FAIL(VIV_BAD_INPUT, \"linear.bias\", \"must be there with the shape [dim]\");\n"
     "  return VIV_OK;\n"
     "}\n"
     "\n"
-    "static int32_t plan(const viv_host *host, const viv_model_source *source, viv_memory_pla"
-    "n *out,\n"
+    "static int32_t plan(const viv_host *host, const viv_model_source *source, "
+    "viv_memory_plan *out,\n"
     "                    viv_error *error) {\n"
     "  struct model m = {0};\n"
     "  viv_tensor weight = {0}, bias = {0};\n"
@@ -124,8 +124,8 @@ static const char plugin_c[] =
     "  if (status < 0) return status;\n"
     "  viv_plugin_model *p = host->arena_alloc(source->arena, sizeof *p);\n"
     "  if (!p) return FAIL(VIV_NOT_NOW, \"open\", \"the model's memory is used up\");\n"
-    "  status = m.compute->weight_prepare(m.compute, source->arena, &weight, source->weight_p"
-    "olicy,\n"
+    "  status = m.compute->weight_prepare(m.compute, source->arena, &weight, "
+    "source->weight_policy,\n"
     "                                     &prepared, error);\n"
     "  if (status < 0) return status;\n"
     "  m.weight = prepared;\n"
@@ -145,8 +145,8 @@ static const char plugin_c[] =
     "  (void)model;\n"
     "  return STR(\"{\\\"tasks\\\":{\\\"forward\\\":{\\\"inputs\\\":{\\\"x\\\":{\\\"kind\\\":"
     "\\\"tensor\\\",\\\"dtype\\\":\\\"F32\\\",\"\n"
-    "             \"\\\"shape\\\":[\\\"rows\\\",\\\"dim\\\"]}},\\\"outputs\\\":{\\\"y\\\":{"
-    "\\\"kind\\\":\\\"tensor\\\",\"\n"
+    "             \"\\\"shape\\\":[\\\"rows\\\",\\\"dim\\\"]}},\\\"outputs\\\":{\\\"y\\\":{\\"
+    "\"kind\\\":\\\"tensor\\\",\"\n"
     "             \"\\\"dtype\\\":\\\"F32\\\",\\\"shape\\\":[\\\"rows\\\",\\\"dim\\\"]}}}}}\""
     ");\n"
     "}\n"
@@ -157,20 +157,20 @@ static const char plugin_c[] =
     "  return a.len == strlen(text) && !memcmp(a.ptr, text, a.len);\n"
     "}\n"
     "\n"
-    "static int32_t job_begin(viv_plugin_model *model, const viv_plugin_request *request, viv"
-    "_job *job,\n"
+    "static int32_t job_begin(viv_plugin_model *model, const viv_plugin_request *request, "
+    "viv_job *job,\n"
     "                         viv_plugin_job **out, viv_error *error) {\n"
     "  const viv_host *host = model->host;\n"
     "  const viv_tensor *x = NULL;\n"
     "  if (!same(request->task, \"forward\"))\n"
     "    return FAIL(VIV_BAD_INPUT, \"task\", \"this model knows the task forward only\");\n"
     "  for (int32_t i = 0; i < request->n_inputs; i++)\n"
-    "    if (same(request->inputs[i]->name, \"x\") && request->inputs[i]->kind == VIV_KIND_TE"
-    "NSOR)\n"
+    "    if (same(request->inputs[i]->name, \"x\") && request->inputs[i]->kind == "
+    "VIV_KIND_TENSOR)\n"
     "      x = request->inputs[i]->tensor;\n"
     "  if (!x || x->dtype != VIV_F32 || x->ndim != 2 || x->shape[1] != model->m.dim)\n"
-    "    return FAIL(VIV_BAD_INPUT, \"x\", \"must be an F32 tensor of the shape [rows, dim]\""
-    ");\n"
+    "    return FAIL(VIV_BAD_INPUT, \"x\", \"must be an F32 tensor of the shape [rows, "
+    "dim]\");\n"
     "  viv_arena *arena = host->job_arena(job);\n"
     "  viv_plugin_job *j = arena ? host->arena_alloc(arena, sizeof *j) : NULL;\n"
     "  float *y = j ? host->arena_alloc(arena, x->bytes) : NULL;\n"
@@ -186,8 +186,8 @@ static const char plugin_c[] =
     "  return VIV_OK;\n"
     "}\n"
     "\n"
-    "/* One step computes everything here. A longer pass makes a bounded piece of work per st"
-    "ep, answers\n"
+    "/* One step computes everything here. A longer pass makes a bounded piece of work per "
+    "step, answers\n"
     " * MORE, and polls at least as often as the manifest's cancel_latency_ms says. */\n"
     "static int32_t job_step(viv_plugin_job *j, viv_error *error) {\n"
     "  (void)error;\n"
@@ -234,10 +234,10 @@ static const char plugin_c[] =
     "const viv_plugin *viv_plugin_entry(const viv_host *host, viv_error *error) {\n"
     "  if (host->abi_major < VIV_ABI_MAJOR || host->abi_oldest_major > VIV_ABI_MAJOR) {\n"
     "    char text[128];\n"
-    "    snprintf(text, sizeof text, \"this plugin speaks ABI %d.0 to %d.%d, the host %u.0 to"
-    " %u.%u\",\n"
-    "             VIV_ABI_MAJOR, VIV_ABI_MAJOR, VIV_ABI_MINOR, host->abi_oldest_major, host->"
-    "abi_major,\n"
+    "    snprintf(text, sizeof text, \"this plugin speaks ABI %d.0 to %d.%d, the host %u.0 "
+    "to %u.%u\",\n"
+    "             VIV_ABI_MAJOR, VIV_ABI_MAJOR, VIV_ABI_MINOR, host->abi_oldest_major, "
+    "host->abi_major,\n"
     "             host->abi_minor);\n"
     "    FAIL(VIV_NEVER, \"viv_plugin_entry\", text);\n"
     "    return NULL;\n"
@@ -266,8 +266,8 @@ static const char forward_h[] =
 static const char forward_c[] =
     "/* One linear layer, row by row:  y = W x + b\n"
     " *\n"
-    " * This file is the paper: write the pass here as a reader would check it, the formula f"
-    "irst and a\n"
+    " * This file is the paper: write the pass here as a reader would check it, the formula "
+    "first and a\n"
     " * shape on every pointer. Threads, number formats and files are the host's business. */\n"
     "#include \"forward.h\"\n"
     "\n"
@@ -296,15 +296,15 @@ static const char makefile[] =
     "all: @NAME@.so @NAME@.json\n"
     "\n"
     "@NAME@.so: plugin.c forward.c forward.h export.map\n"
-    "\t$(CC) -std=c11 $(CFLAGS) -Wall -Wextra -fPIC -fvisibility=hidden $(ABI) -shared -Wl,-z"
-    ",defs \\\n"
+    "\t$(CC) -std=c11 $(CFLAGS) -Wall -Wextra -fPIC -fvisibility=hidden $(ABI) -shared "
+    "-Wl,-z,defs \\\n"
     "\t  -Wl,--version-script=export.map -o $@ plugin.c forward.c -lm\n"
     "\n"
     "@NAME@.json: manifest.json\n"
     "\tcp manifest.json $@\n"
     "\n"
-    "# A safetensors file is the length of its header (8 bytes), the header (JSON), the numbe"
-    "rs.\n"
+    "# A safetensors file is the length of its header (8 bytes), the header (JSON), the "
+    "numbers.\n"
     "ZERO := \\000\\000\\000\\000\n"
     "ONE  := \\000\\000\\200\\077\n"
     "HALF := \\000\\000\\000\\077\n"
@@ -327,8 +327,8 @@ static const char makefile[] =
     "\n"
     "x.safetensors:\n"
     "\tprintf '\\120\\000\\000\\000\\000\\000\\000\\000' > $@\n"
-    "\tprintf '%-80s' '{\"x\":{\"dtype\":\"F32\",\"shape\":[2,4],\"data_offsets\":[0,32]}}' >"
-    "> $@\n"
+    "\tprintf '%-80s' '{\"x\":{\"dtype\":\"F32\",\"shape\":[2,4],\"data_offsets\":[0,32]}}' "
+    ">> $@\n"
     "\tprintf '$(ZERO)$(ONE)$(HALF)$(ONE)$(ONE)$(ONE)$(HALF)$(ZERO)' >> $@\n"
     "\n"
     "check: all model\n"
@@ -353,16 +353,16 @@ static const char readme[] =
     "  forward.c      the pass; start here\n"
     "  plugin.c       configuration to dimensions, checkpoint to weights, jobs to steps\n"
     "  manifest.json  what it serves: hosts choose by it, without running the plugin\n"
-    "  Makefile       needs a C compiler and the installed headers (pkg-config vivarium), not"
-    "hing else\n"
+    "  Makefile       needs a C compiler and the installed headers (pkg-config vivarium), "
+    "nothing else\n"
     "\n"
     "make, make check, make run. The tiny model of `make model` is one linear layer: y = x + "
     "0.5.\n"
     "\n"
-    "To serve an architecture of your own: put its model_type into manifest.json, read its co"
-    "nfig.json in\n"
-    "read_config, its tensors in find_weights and open_model, and write its pass in forward.c"
-    ".\n";
+    "To serve an architecture of your own: put its model_type into manifest.json, read its "
+    "config.json in\n"
+    "read_config, its tensors in find_weights and open_model, and write its pass in "
+    "forward.c.\n";
 
 static const struct {
   const char *name, *text;
@@ -400,10 +400,13 @@ static bool write_one(const char *folder, const char *name, const char *file, co
 int viv__cmd_new_plugin(int argc, char **argv) {
   const char *dir = NULL, *args[1] = {NULL};
   int n = 0;
+  bool json = false;
   const viv__opt options[] = {
-      {"dir", 'd', VIV__OPT_TEXT, "DIR", &dir, "write into DIR instead of ./NAME", NULL}, {0}};
+      {"dir", 'd', VIV__OPT_TEXT, "DIR", &dir, "write into DIR instead of ./NAME", NULL},
+      {"json", 0, VIV__OPT_FLAG, NULL, &json, "the folder and its files as one JSON object", NULL},
+      {0}};
   const viv__usage usage = {"viv new-plugin my-model\nviv new-plugin my-model --dir src/my-model",
-                            "viv new-plugin [options] NAME",
+                            "new-plugin [options] NAME",
                             "Writes a complete plugin: a tiny linear model to start from."};
   int code = viv__options(&usage, options, argc, argv, 1, 1, args, &n);
   if (code >= 0) return code;
@@ -420,6 +423,15 @@ int viv__cmd_new_plugin(int argc, char **argv) {
   }
   for (size_t i = 0; i < sizeof files / sizeof *files; i++)
     if (!write_one(dir, name, files[i].name, files[i].text)) return VIV__EXIT_FAILED;
+  if (json) {
+    cJSON *out = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(out, "files");
+    cJSON_AddStringToObject(out, "plugin", name);
+    cJSON_AddStringToObject(out, "folder", dir);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+      cJSON_AddItemToArray(list, cJSON_CreateString(files[i].name));
+    viv__print_json(out);
+    return viv__finish_output(VIV__EXIT_OK);
+  }
   printf("%s: %zu files. Next: make -C %s check run\n", dir, sizeof files / sizeof *files, dir);
   return viv__finish_output(VIV__EXIT_OK);
 }

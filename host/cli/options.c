@@ -65,18 +65,25 @@ static int store(const char *verb, const viv__opt *o, const char *arg) {
   char *key = NULL;
   viv__list *list = o->target;
   switch (o->kind) {
-  case VIV__OPT_FLAG: *(bool *)o->target = true; return -1;
-  case VIV__OPT_TRUE: set_member(o->target, o->key, cJSON_CreateTrue()); return -1;
-  case VIV__OPT_TEXT: *(const char **)o->target = arg; return -1;
-  case VIV__OPT_SET: set_member(o->target, o->key, cJSON_CreateString(arg)); return -1;
+  case VIV__OPT_FLAG:
+    *(bool *)o->target = true;
+    return -1;
+  case VIV__OPT_TRUE:
+    set_member(o->target, o->key, cJSON_CreateTrue());
+    return -1;
+  case VIV__OPT_TEXT:
+    *(const char **)o->target = arg;
+    return -1;
+  case VIV__OPT_SET:
+    set_member(o->target, o->key, cJSON_CreateString(arg));
+    return -1;
   case VIV__OPT_INT:
     if (!number(arg, &x) || x < 0 || x > 1e15 || x != floor(x))
       return viv__usage_error(verb, "--%s: \"%s\" is no whole number", o->name, arg);
     *(int64_t *)o->target = (int64_t)x;
     return -1;
   case VIV__OPT_NUMBER:
-    if (!number(arg, &x))
-      return viv__usage_error(verb, "--%s: \"%s\" is no number", o->name, arg);
+    if (!number(arg, &x)) return viv__usage_error(verb, "--%s: \"%s\" is no number", o->name, arg);
     set_member(o->target, o->key, cJSON_CreateNumber(x));
     return -1;
   case VIV__OPT_LIST:

@@ -2,18 +2,25 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 int viv__exit_code(int32_t status) {
   switch (status) {
-  case VIV_NEVER: return VIV__EXIT_NEVER;
+  case VIV_NEVER:
+    return VIV__EXIT_NEVER;
   case VIV_NOT_NOW:
-  case VIV_DEADLINE: return VIV__EXIT_NOT_NOW;
-  case VIV_BAD_INPUT: return VIV__EXIT_BAD_INPUT;
-  case VIV_CANCELLED: return VIV__EXIT_CANCELLED;
-  default: return status >= 0 ? VIV__EXIT_OK : VIV__EXIT_FAILED;
+  case VIV_DEADLINE:
+    return VIV__EXIT_NOT_NOW;
+  case VIV_BAD_INPUT:
+    return VIV__EXIT_BAD_INPUT;
+  case VIV_CANCELLED:
+    return VIV__EXIT_CANCELLED;
+  default:
+    return status >= 0 ? VIV__EXIT_OK : VIV__EXIT_FAILED;
   }
 }
 
@@ -45,16 +52,29 @@ int viv__usage_error(const char *verb, const char *format, ...) {
   return VIV__EXIT_USAGE;
 }
 
+/* Whoever presses Ctrl-C does not want to wait for a reader that has stopped reading. */
+bool viv__output_open(void) {
+  struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+  if (!viv__interrupted()) return true;
+  if (poll(&out, 1, 0) > 0 && (out.revents & POLLOUT)) return true;
+  __fpurge(stdout);
+  return false;
+}
+
 int viv__finish_output(int code) {
+  if (!viv__output_open()) return code ? code : VIV__EXIT_CANCELLED;
   if (!fflush(stdout) && !ferror(stdout)) return code;
+  if (viv__interrupted()) return code ? code : VIV__EXIT_CANCELLED; /* a write was cut short */
   if (errno != EPIPE) fprintf(stderr, "viv: can't write the output: %s\n", strerror(errno));
   return code ? code : VIV__EXIT_FAILED;
 }
 
 void viv__print_json(cJSON *json) {
   char *text = viv__need(cJSON_PrintUnformatted(json));
-  puts(text);
-  fflush(stdout);
+  if (viv__output_open()) {
+    puts(text);
+    fflush(stdout);
+  }
   cJSON_free(text);
   cJSON_Delete(json);
 }
@@ -84,9 +104,13 @@ const char *viv__count_text(double n, char *out) {
   return scaled(n, 1000, units, 3, "", out);
 }
 
+/* Whether a progress line stands on the terminal: only then may a line be wiped. */
+static bool progress_shown;
+
 void viv__progress_show(const char *what, double fraction) {
   enum { WIDTH = 30 };
   if (!isatty(STDERR_FILENO)) return;
+  progress_shown = true;
   if (fraction < 0) {
     fprintf(stderr, "\r\033[K%s", what);
   } else {
@@ -98,7 +122,8 @@ void viv__progress_show(const char *what, double fraction) {
 }
 
 void viv__progress_clear(void) {
-  if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
+  if (progress_shown) fprintf(stderr, "\r\033[K");
+  progress_shown = false;
 }
 
 void *viv__need(void *p) {

@@ -13,9 +13,11 @@ struct sink {
   const char *out_path;
   viv__tensor_list tensors;
   viv__buf blob; /* the first picture or recording */
+  viv__buf text; /* all text, where a file is asked for */
 };
 
 static void print_text(struct sink *s, const viv_event *e) {
+  if (s->out_path) viv__buf_add(&s->text, e->bytes.ptr, e->bytes.len);
   if (s->json) {
     cJSON *o = viv__need(cJSON_CreateObject());
     char *text = viv__need(viv__strndup(e->bytes.ptr, e->bytes.len));
@@ -58,10 +60,15 @@ static void take_tensor(struct sink *s, const viv_event *e) {
 
 static void on_event(void *context, const viv_event *e) {
   struct sink *s = context;
+  if (!viv__output_open()) return;
   switch (e->kind) {
   case VIV_KIND_TEXT:
-  case VIV_KIND_JSON: print_text(s, e); break;
-  case VIV_KIND_TENSOR: take_tensor(s, e); break;
+  case VIV_KIND_JSON:
+    print_text(s, e);
+    break;
+  case VIV_KIND_TENSOR:
+    take_tensor(s, e);
+    break;
   case VIV_KIND_PROGRESS:
     if (!s->json && !s->open_line && isatty(STDOUT_FILENO))
       viv__progress_show("reading the prompt", e->progress);
@@ -70,19 +77,22 @@ static void on_event(void *context, const viv_event *e) {
   case VIV_KIND_AUDIO:
     if (!s->blob.len) viv__buf_add(&s->blob, e->bytes.ptr, e->bytes.len);
     break;
-  default: break;
+  default:
+    break;
   }
 }
 
 static int32_t write_results(const struct sink *s, viv_error *error) {
   if (!s->out_path) {
     if (s->blob.len)
-      fprintf(stderr, "viv: the result is a file of %zu bytes; --out FILE writes it\n", s->blob.len);
+      fprintf(stderr, "viv: the result is a file of %zu bytes; --out FILE writes it\n",
+              s->blob.len);
     return VIV_OK;
   }
   if (s->blob.len) return viv__write_file(s->out_path, s->blob.ptr, s->blob.len, error);
   if (s->tensors.n) return viv__tensors_write(&s->tensors, s->out_path, error);
-  return VIV_FAIL(error, VIV_NEVER, s->out_path, "the job gave no tensor and no file to write");
+  if (s->text.len) return viv__write_file(s->out_path, s->text.ptr, s->text.len, error);
+  return VIV_FAIL(error, VIV_NEVER, s->out_path, "the job gave nothing to write");
 }
 
 static void print_end(bool json, const viv__outcome *o) {
@@ -90,8 +100,7 @@ static void print_end(bool json, const viv__outcome *o) {
   cJSON *end = viv__need(cJSON_CreateObject());
   cJSON_AddStringToObject(end, "event", "end");
   cJSON_AddStringToObject(end, "status", viv_status_name(o->status));
-  if (o->counters)
-    cJSON_AddItemToObject(end, "counters", cJSON_Duplicate(o->counters, 1));
+  if (o->counters) cJSON_AddItemToObject(end, "counters", cJSON_Duplicate(o->counters, 1));
   cJSON_AddNumberToObject(end, "seconds", o->seconds);
   viv__print_json(end);
 }
@@ -153,8 +162,7 @@ static int run(const char *model, const char *prompt, struct run_options *o) {
   for (int i = 0; i < o->inputs.n && status >= 0; i++)
     status = viv__inputs_pair(&inputs, o->inputs.items[i], &error);
   bool text_task = !o->task || !strcmp(o->task, "generate");
-  if (status >= 0)
-    status = add_prompt(&inputs, prompt, text_task && !o->inputs.n, &error);
+  if (status >= 0) status = add_prompt(&inputs, prompt, text_task && !o->inputs.n, &error);
   if (status >= 0) status = viv__load_model(model, o->load, &l, &error);
   const char *task = status >= 0 ? choose_task(&l, o->task, &error) : NULL;
   if (!task) {
@@ -167,13 +175,15 @@ static int run(const char *model, const char *prompt, struct run_options *o) {
         cJSON_AddTrueToObject(o->params, "chat");
     }
     const viv_value **values = viv__inputs_values(&inputs);
-    status = viv__job_run(l.model, task, o->params, values, inputs.n, NULL, on_event, &sink,
-                          &outcome);
+    status =
+        viv__job_run(l.model, task, o->params, values, inputs.n, NULL, on_event, &sink, &outcome);
     viv__free(values);
     error = outcome.error;
     viv__progress_clear();
-    if (sink.open_line) fputc('\n', stdout);
-    fflush(stdout);
+    if (viv__output_open()) {
+      if (sink.open_line) fputc('\n', stdout);
+      fflush(stdout);
+    }
     if (status >= 0) status = write_results(&sink, &error);
     print_end(o->json, &outcome);
   }
@@ -188,6 +198,7 @@ static int run(const char *model, const char *prompt, struct run_options *o) {
   viv__outcome_free(&outcome);
   viv__tensors_free(&sink.tensors);
   viv__buf_free(&sink.blob);
+  viv__buf_free(&sink.text);
   viv__inputs_free(&inputs);
   viv__unload_model(&l);
   return code;
@@ -202,8 +213,8 @@ int viv__cmd_run(int argc, char **argv) {
       {"task", 0, VIV__OPT_TEXT, "NAME", &o.task, "the task, where a model has several", NULL},
       {"input", 'i', VIV__OPT_LIST, "NAME=FILE", &o.inputs,
        "an input from a file, or NAME=@TEXT; may be repeated", NULL},
-      {"out", 'o', VIV__OPT_TEXT, "FILE", &o.out, "write tensors (.safetensors) or the file made",
-       NULL},
+      {"out", 'o', VIV__OPT_TEXT, "FILE", &o.out,
+       "write the tensors (.safetensors), the file or the text made", NULL},
       VIV__LOAD_OPTIONS(o.load),
       {"json", 0, VIV__OPT_FLAG, NULL, &o.json, "one JSON object per event", NULL},
       {"verbose", 'v', VIV__OPT_FLAG, NULL, &o.verbose, "counters and tokens/s at the end", NULL},

@@ -13,7 +13,7 @@ struct talk {
 
 static void on_event(void *context, const viv_event *e) {
   struct talk *t = context;
-  if (e->kind != VIV_KIND_TEXT || !e->bytes.len) return;
+  if (e->kind != VIV_KIND_TEXT || !e->bytes.len || !viv__output_open()) return;
   t->any = true;
   t->newline = e->bytes.ptr[e->bytes.len - 1] == '\n';
   if (t->json) {
@@ -40,9 +40,9 @@ static int32_t generate(const viv__loaded *l, viv_session *session, const char *
   viv__outcome outcome;
   viv_value value = viv__value_text("text", prompt, strlen(prompt));
   const viv_value *values[1] = {&value};
-  int32_t status = viv__job_run(l->model, "generate", o->params, values, 1, session, on_event, &talk,
-                                &outcome);
-  if (talk.any && !talk.newline && !o->json) fputc('\n', stdout);
+  int32_t status =
+      viv__job_run(l->model, "generate", o->params, values, 1, session, on_event, &talk, &outcome);
+  if (talk.any && !talk.newline && !o->json && viv__output_open()) fputc('\n', stdout);
   if (status < 0) *error = outcome.error;
   if (o->verbose && status >= 0) viv__print_counters(&outcome);
   viv__outcome_free(&outcome);

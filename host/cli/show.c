@@ -58,14 +58,11 @@ static cJSON *weights_of(const char *path, viv_error *error) {
 static void print_plan(const cJSON *doc) {
   static const struct {
     const char *key, *text;
-  } lines[] = {{"weights_bytes", "weights"},
-               {"model_bytes", "prepared tables"},
-               {"session_bytes", "per sequence"},
-               {"session_token_bytes", "per token of a sequence"},
-               {"step_bytes", "scratch of a step"},
-               {"step_row_bytes", "scratch per row"},
-               {"needed_bytes", "needed to load"},
-               {"available_bytes", "available"}};
+  } lines[] = {
+      {"weights_bytes", "weights"},        {"model_bytes", "prepared tables"},
+      {"session_bytes", "per sequence"},   {"session_token_bytes", "per token of a sequence"},
+      {"step_bytes", "scratch of a step"}, {"step_row_bytes", "scratch per row"},
+      {"needed_bytes", "needed to load"},  {"available_bytes", "available"}};
   const cJSON *inner = cJSON_GetObjectItemCaseSensitive(doc, "plan");
   const cJSON *plan = cJSON_IsObject(inner) ? inner : doc;
   const cJSON *plugin = cJSON_GetObjectItemCaseSensitive(doc, "plugin");
@@ -78,7 +75,8 @@ static void print_plan(const cJSON *doc) {
     if (cJSON_IsNumber(item))
       printf("  %-24s %s\n", lines[i].text, viv__size_text(item->valuedouble, size));
   }
-  if (cJSON_IsNumber(context)) printf("  %-24s %.0f tokens\n", "longest sequence", context->valuedouble);
+  if (cJSON_IsNumber(context))
+    printf("  %-24s %.0f tokens\n", "longest sequence", context->valuedouble);
 }
 
 static void print_model(const cJSON *doc) {
@@ -88,8 +86,7 @@ static void print_model(const cJSON *doc) {
   const cJSON *licence = cJSON_GetObjectItemCaseSensitive(doc, "licence");
   double parameters = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(weights, "parameters"));
   double bytes = cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(weights, "file_bytes"));
-  printf("%-26s %s\n", "path",
-         cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(doc, "path")));
+  printf("%-26s %s\n", "path", cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(doc, "path")));
   printf("%-26s %s (%.0f)\n", "parameters", viv__count_text(parameters, count), parameters);
   printf("%-26s %s in %.0f tensors:", "weights", viv__size_text(bytes, size),
          cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(weights, "tensors")));
@@ -142,8 +139,10 @@ int viv__cmd_show(int argc, char **argv) {
       if (licence) cJSON_AddStringToObject(doc, "licence", licence);
       cJSON_AddItemToObject(doc, "weights", weights);
       int32_t status = add_plan(doc, path, load, &plan_error);
-      if (!json) print_model(doc);
-      else if (status >= 0) viv__print_json(cJSON_Duplicate(doc, 1));
+      if (!json)
+        print_model(doc);
+      else if (status >= 0)
+        viv__print_json(cJSON_Duplicate(doc, 1));
       code = status < 0 ? viv__report(json, "no memory plan", status, &plan_error) : VIV__EXIT_OK;
       viv__free(licence);
     }

@@ -96,12 +96,27 @@ static float half(uint16_t bits) {
 
 int64_t viv__tensor_integer(const viv_tensor *t, int64_t i) {
   switch (t->dtype) {
-  case VIV_I64: { ELEMENT(int64_t, x); return x; }
-  case VIV_I32: { ELEMENT(int32_t, x); return x; }
-  case VIV_I16: { ELEMENT(int16_t, x); return x; }
-  case VIV_I8: { ELEMENT(int8_t, x); return x; }
+  case VIV_I64: {
+    ELEMENT(int64_t, x);
+    return x;
+  }
+  case VIV_I32: {
+    ELEMENT(int32_t, x);
+    return x;
+  }
+  case VIV_I16: {
+    ELEMENT(int16_t, x);
+    return x;
+  }
+  case VIV_I8: {
+    ELEMENT(int8_t, x);
+    return x;
+  }
   case VIV_U8:
-  case VIV_BOOL: { ELEMENT(uint8_t, x); return x; }
+  case VIV_BOOL: {
+    ELEMENT(uint8_t, x);
+    return x;
+  }
   default: {
     double x = viv__tensor_number(t, i);
     return x >= -9e18 && x <= 9e18 ? (int64_t)x : INT64_MIN;
@@ -111,9 +126,18 @@ int64_t viv__tensor_integer(const viv_tensor *t, int64_t i) {
 
 double viv__tensor_number(const viv_tensor *t, int64_t i) {
   switch (t->dtype) {
-  case VIV_F32: { ELEMENT(float, x); return x; }
-  case VIV_F64: { ELEMENT(double, x); return x; }
-  case VIV_F16: { ELEMENT(uint16_t, x); return half(x); }
+  case VIV_F32: {
+    ELEMENT(float, x);
+    return x;
+  }
+  case VIV_F64: {
+    ELEMENT(double, x);
+    return x;
+  }
+  case VIV_F16: {
+    ELEMENT(uint16_t, x);
+    return half(x);
+  }
   case VIV_BF16: {
     ELEMENT(uint16_t, x);
     uint32_t bits = (uint32_t)x << 16;
@@ -121,7 +145,8 @@ double viv__tensor_number(const viv_tensor *t, int64_t i) {
     memcpy(&f, &bits, sizeof f);
     return f;
   }
-  default: return (double)viv__tensor_integer(t, i);
+  default:
+    return (double)viv__tensor_integer(t, i);
   }
 }
 
@@ -135,14 +160,27 @@ void viv__tensor_set(viv_tensor *t, int64_t i, double number) {
   int64_t whole = (int64_t)number;
   int32_t i32 = (int32_t)whole;
   switch (t->dtype) {
-  case VIV_F32: memcpy(at, &f, sizeof f); break;
-  case VIV_F64: memcpy(at, &number, sizeof number); break;
-  case VIV_I64: memcpy(at, &whole, sizeof whole); break;
-  case VIV_I32: memcpy(at, &i32, sizeof i32); break;
+  case VIV_F32:
+    memcpy(at, &f, sizeof f);
+    break;
+  case VIV_F64:
+    memcpy(at, &number, sizeof number);
+    break;
+  case VIV_I64:
+    memcpy(at, &whole, sizeof whole);
+    break;
+  case VIV_I32:
+    memcpy(at, &i32, sizeof i32);
+    break;
   case VIV_U8:
-  case VIV_I8: *at = (char)whole; break;
-  case VIV_BOOL: *at = number != 0; break;
-  default: break;
+  case VIV_I8:
+    *at = (char)whole;
+    break;
+  case VIV_BOOL:
+    *at = number != 0;
+    break;
+  default:
+    break;
   }
 }
 

@@ -10,10 +10,14 @@
 static void print_piece(int32_t id, const char *piece) {
   printf("%7d  \"", id);
   for (const char *p = piece; *p; p++) {
-    if (*p == '\n') printf("\\n");
-    else if (*p == '\t') printf("\\t");
-    else if (*p == '\r') printf("\\r");
-    else putchar(*p);
+    if (*p == '\n')
+      printf("\\n");
+    else if (*p == '\t')
+      printf("\\t");
+    else if (*p == '\r')
+      printf("\\r");
+    else
+      putchar(*p);
   }
   printf("\"\n");
 }
@@ -38,8 +42,10 @@ static int32_t encode(viv_model *model, const char *text, size_t len, bool speci
     }
     viv_text_free(&piece);
   }
-  if (json) viv__print_json(doc);
-  else cJSON_Delete(doc);
+  if (json)
+    viv__print_json(doc);
+  else
+    cJSON_Delete(doc);
   viv_ids_free(ids);
   return VIV_OK;
 }
@@ -54,7 +60,8 @@ static int32_t decode(viv_model *model, const char *text, bool json, viv_error *
     errno = 0;
     long id = strtol(p, &end, 10);
     if (end == p || errno || id < 0 || id > INT32_MAX)
-      status = VIV_FAIL(error, VIV_BAD_INPUT, p, "--decode wants token ids, apart by spaces or commas");
+      status =
+          VIV_FAIL(error, VIV_BAD_INPUT, p, "--decode wants token ids, apart by spaces or commas");
     else
       ids[n++] = (int32_t)id;
     p = end + strspn(end, " ,[]\t\r\n");
@@ -92,8 +99,8 @@ int viv__cmd_tokenize(int argc, char **argv) {
   size_t len = 0;
   if (!args[1] && isatty(STDIN_FILENO))
     return viv__usage_error(argv[0], "no text: give it as an argument or through a pipe");
-  char *text = args[1] && strcmp(args[1], "-") ? viv__need(viv__strdup(args[1]))
-                                               : viv__read_stdin(&len);
+  char *text =
+      args[1] && strcmp(args[1], "-") ? viv__need(viv__strdup(args[1])) : viv__read_stdin(&len);
   if (!len) len = strlen(text);
   int32_t status = viv__load_model(args[0], NULL, &l, &error);
   if (status >= 0)

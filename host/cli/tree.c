@@ -34,8 +34,10 @@ void viv__print_tree(const cJSON *node, int indent) {
   const cJSON *item, *part;
   cJSON_ArrayForEach(item, node) {
     int width = 26 - indent;
-    if (item->string) printf("%*s%-*s ", indent, "", width > 0 ? width : 0, item->string);
-    else printf("%*s", indent, "");
+    if (item->string)
+      printf("%*s%-*s ", indent, "", width > 0 ? width : 0, item->string);
+    else
+      printf("%*s", indent, "");
     if (is_short_list(item)) {
       cJSON_ArrayForEach(part, item) {
         if (part != item->child) printf(", ");

@@ -31,8 +31,8 @@ static int32_t find_chunks(const uint8_t *bytes, size_t len, const char *path, s
     bool is_data = !memcmp(bytes + at, "data", 4);
     if (size > room) {
       if (!is_data)
-        return VIV_FAIL(error, VIV_BAD_INPUT, path, "chunk at byte %zu claims %zu bytes, %zu follow",
-                        at, size, room);
+        return VIV_FAIL(error, VIV_BAD_INPUT, path,
+                        "chunk at byte %zu claims %zu bytes, %zu follow", at, size, room);
       size = room; /* a recorder that was stopped leaves the length unset */
     }
     if (!memcmp(bytes + at, "fmt ", 4)) {
@@ -54,10 +54,15 @@ static float sample(const uint8_t *p, uint32_t kind, uint32_t bits) {
   float f;
   double d;
   switch (bits) {
-  case 8: return ((float)p[0] - 128.0f) / 128.0f;
-  case 16: return (float)(int16_t)u16(p) / 32768.0f;
-  case 24: return (float)((int32_t)((uint32_t)p[0] << 8 | u16(p + 1) << 16) >> 8) / 8388608.0f;
-  case 64: memcpy(&d, p, sizeof d); return (float)d;
+  case 8:
+    return ((float)p[0] - 128.0f) / 128.0f;
+  case 16:
+    return (float)(int16_t)u16(p) / 32768.0f;
+  case 24:
+    return (float)((int32_t)((uint32_t)p[0] << 8 | u16(p + 1) << 16) >> 8) / 8388608.0f;
+  case 64:
+    memcpy(&d, p, sizeof d);
+    return (float)d;
   default:
     if (kind != FORMAT_FLOAT) return (float)((double)(int32_t)u32(p) / 2147483648.0);
     memcpy(&f, p, sizeof f);

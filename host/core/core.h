@@ -144,6 +144,7 @@ struct viv_job {
   uint64_t seq;
   int fd;
   bool ended, end_given, unbounded;
+  bool refused; /* an event was not taken because the job is stopped */
   viv__event_node end; /* part of the job, so that ending can't fail */
   viv_error error;
   char *counters;

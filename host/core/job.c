@@ -303,6 +303,11 @@ static int32_t check_event(viv_job *job, const viv_event *e) {
               plugin);
     return VIV_BUG;
   }
+  if ((e->name.len && !e->name.ptr) || (e->bytes.len && !e->bytes.ptr)) {
+    viv__logf(log, VIV_LOG_ERROR, "plugin %s emitted an event with a text of length and no pointer",
+              plugin);
+    return VIV_BUG;
+  }
   viv_error why = VIV_ERROR_INIT;
   if (e->kind == VIV_KIND_TENSOR &&
       (!e->tensor || check_tensor(e->tensor, "tensor", &why) < 0)) {
@@ -321,7 +326,10 @@ int32_t viv__job_emit(viv_job *job, const viv_event *event) {
   int32_t status = check_event(job, event);
   if (status < 0) return status;
   status = viv__job_poll(job);
-  if (status < 0) return status;
+  if (status < 0) {
+    job->refused = true;
+    return status;
+  }
   pthread_mutex_lock(&job->lock);
   bool full = !job->unbounded && job->queued >= job->max_queued, ended = job->ended;
   /* Cleared under the lock, so that a read that follows is seen by the worker. */

@@ -140,6 +140,7 @@ static void probe_child(viv_runtime *rt, const char *so_path, int fd) {
   viv_error error = VIV_ERROR_INIT;
   const viv_plugin *table = enter(rt, so_path, &error);
   if (table) {
+    if (VIV_HAS(table, init) && table->init) table->init(&rt->host, &error);
     table->get_interface(viv__str(VIV_MODEL_ID));
     table->get_interface(viv__str("viv.no-such-interface/1"));
   }

@@ -217,18 +217,25 @@ void viv__release(viv_runtime *rt, uint64_t bytes) {
 
 /* ---- documents ---- */
 
+/* Where plugins were looked for, and what became of each place. */
+static void folders_json(const viv_runtime *rt, viv__buf *b) {
+  viv__buf_str(b, "[");
+  for (size_t i = 0; i < rt->n_folders; i++) {
+    viv__buf_fmt(b, "%s{\"path\":", i ? "," : "");
+    viv__buf_json(b, viv__str(rt->folders[i]));
+    viv__buf_str(b, ",\"note\":");
+    viv__buf_json(b, viv__str(rt->folder_notes[i] ? rt->folder_notes[i] : ""));
+    viv__buf_str(b, "}");
+  }
+  viv__buf_str(b, "]");
+}
+
 int32_t viv_plugins(viv_runtime *rt, viv_text *json, viv_error *error) {
   viv__buf b = {0};
   pthread_mutex_lock(&rt->lock);
-  viv__buf_str(&b, "{\"folders\":[");
-  for (size_t i = 0; i < rt->n_folders; i++) {
-    viv__buf_fmt(&b, "%s{\"path\":", i ? "," : "");
-    viv__buf_json(&b, viv__str(rt->folders[i]));
-    viv__buf_str(&b, ",\"note\":");
-    viv__buf_json(&b, viv__str(rt->folder_notes[i] ? rt->folder_notes[i] : ""));
-    viv__buf_str(&b, "}");
-  }
-  viv__buf_str(&b, "],\"plugins\":[");
+  viv__buf_str(&b, "{\"folders\":");
+  folders_json(rt, &b);
+  viv__buf_str(&b, ",\"plugins\":[");
   for (size_t i = 0; i < rt->n_plugins; i++) {
     viv__plugin *p = &rt->plugins[i];
     viv__buf_fmt(&b, "%s{\"id\":", i ? "," : "");
@@ -318,15 +325,9 @@ int32_t viv_why(viv_runtime *rt, const char *path, viv_text *json, viv_error *er
   viv__buf_json(&b, viv__str(status < 0 ? refusal.message : ""));
   viv__buf_str(&b, ",\"where\":");
   viv__buf_json(&b, viv__str(status < 0 ? refusal.where : ""));
-  viv__buf_str(&b, ",\"folders\":[");
-  for (size_t i = 0; i < rt->n_folders; i++) {
-    viv__buf_fmt(&b, "%s{\"path\":", i ? "," : "");
-    viv__buf_json(&b, viv__str(rt->folders[i]));
-    viv__buf_str(&b, ",\"note\":");
-    viv__buf_json(&b, viv__str(rt->folder_notes[i] ? rt->folder_notes[i] : ""));
-    viv__buf_str(&b, "}");
-  }
-  viv__buf_fmt(&b, "],\"candidates\":[%s]}", why.ptr ? why.ptr : "");
+  viv__buf_str(&b, ",\"folders\":");
+  folders_json(rt, &b);
+  viv__buf_fmt(&b, ",\"candidates\":[%s]}", why.ptr ? why.ptr : "");
   pthread_mutex_unlock(&rt->lock);
   if (why.failed) b.failed = true;
   viv__buf_free(&why);

@@ -53,7 +53,10 @@ static int32_t begin(viv_model *m, viv_job *job, viv_error *error) {
   if (m->token) return viv__tokens_begin(m, job, error);
   if (!m->api->job_begin)
     return VIV_FAIL(error, VIV_NEVER, m->plugin->id, "the plugin runs no jobs");
-  return m->api->job_begin(m->handle, &job->request, job, &job->plugin_job, error);
+  status = m->api->job_begin(m->handle, &job->request, job, &job->plugin_job, error);
+  if (status >= 0 && !job->plugin_job)
+    return VIV_FAIL(error, VIV_BUG, m->plugin->id, "job_begin answered OK without a job");
+  return status;
 }
 
 static void finish(viv_model *m, viv_job *job, int32_t status, const viv_error *error) {
@@ -62,7 +65,8 @@ static void finish(viv_model *m, viv_job *job, int32_t status, const viv_error *
   else if (job->plugin_job) m->api->job_end(job->plugin_job);
   job->plugin_job = NULL;
   int32_t stopped = viv__job_poll(job);
-  if (status < 0 && stopped < 0) status = stopped;
+  /* A plugin may end well although its last event was refused: the result is not whole then. */
+  if (stopped < 0 && (status < 0 || job->refused)) status = stopped;
   pthread_mutex_lock(&m->lock);
   if (job->session) job->session->busy = false;
   m->unfinished--;

@@ -293,7 +293,9 @@ static int32_t run_op(viv__lane *lane, const viv_seq_op *op, viv_error *error) {
 
 /* A strategy is a plugin too: what it asks for is checked before it reaches the model. */
 static int32_t check_want(const viv__lane *lane, viv_error *error) {
-  const viv_batch *b = &lane->want.batch;
+  const viv_batch *b = lane->want.batch;
+  if (!b || !VIV_HAS(b, poll))
+    return VIV_FAIL(error, VIV_BUG, "strategy", "wants nothing evaluated and is not done");
   if (b->n_rows < 1 || b->n_rows > VIV__MAX_ROWS || b->n_logit_rows < 0 ||
       b->n_logit_rows > b->n_rows || (b->n_logit_rows && !b->logit_rows))
     return VIV_FAIL(error, VIV_BUG, "strategy", "wants %d rows and %d of logits", b->n_rows,
@@ -312,7 +314,7 @@ static int32_t check_want(const viv__lane *lane, viv_error *error) {
 
 int32_t viv__generate_resume(viv__lane *lane, const viv_strategy_result *result, viv_error *error) {
   viv_strategy_want *w = &lane->want;
-  *w = (viv_strategy_want){.struct_size = sizeof *w, .batch = {.struct_size = sizeof w->batch}};
+  *w = (viv_strategy_want){.struct_size = sizeof *w};
   lane->has_want = false;
   int32_t status = lane->api->resume(lane->strategy, result, w, error);
   if (status < 0) return status;
@@ -400,7 +402,7 @@ static int32_t reduce(viv__lane *lane, float *logits, viv_strategy_result *r, vi
 
 /* What sequence 0 holds now, for the session's bookkeeping. */
 static int32_t mirror(viv__lane *lane, viv_error *error) {
-  const viv_batch *b = &lane->want.batch;
+  const viv_batch *b = lane->want.batch;
   if (!lane->task->job->session || b->kv_write != VIV_KV_APPEND || !b->tokens) return VIV_OK;
   if (!grow((void **)&lane->mirror, &lane->cap_mirror, lane->n_mirror + b->n_rows,
             sizeof *lane->mirror))
@@ -412,7 +414,7 @@ static int32_t mirror(viv__lane *lane, viv_error *error) {
 
 int32_t viv__generate_result(viv__lane *lane, float *logits, viv_error *error) {
   viv__task *t = lane->task;
-  int32_t vocab = t->m->info.vocab_size, n = lane->want.batch.n_logit_rows;
+  int32_t vocab = t->m->info.vocab_size, n = lane->want.batch->n_logit_rows;
   if (!t->prefilled_ns) t->prefilled_ns = viv__now_ns();
   int32_t status = mirror(lane, error);
   if (status < 0) return status;

@@ -120,7 +120,7 @@ static void progress(viv__lane *lane) {
 
 /* Whether a want can share a batch with others. */
 static bool plain(const viv_strategy_want *w) {
-  const viv_batch *b = &w->batch;
+  const viv_batch *b = w->batch;
   return b->input_kind == VIV_INPUT_TOKENS && !b->pos && b->layer_begin == 0 && b->layer_end == 0 &&
          b->mask_kind == VIV_MASK_CAUSAL && b->kv_write == VIV_KV_APPEND && !b->skip_attn &&
          !b->skip_mlp && !b->n_expert_ranks && !b->n_births && !b->n_capture &&
@@ -145,7 +145,7 @@ static bool add_prefill(viv__batch *b, viv__lane *lane) {
 }
 
 static bool add_want(viv__batch *b, viv__lane *lane) {
-  const viv_batch *w = &lane->want.batch;
+  const viv_batch *w = lane->want.batch;
   if (b->n + w->n_rows > 2 * VIV__MAX_ROWS || b->n_parts == VIV__MAX_ROWS) return false;
   if (b->n && b->flags != w->flags) return false;
   b->flags = w->flags;
@@ -209,7 +209,7 @@ static void distribute(viv_model *m, viv__batch *b) {
 /* A want that needs its own evaluation: other masks, layers, inputs. */
 static int32_t run_alone(viv_model *m, viv__lane *lane, viv_error *error) {
   viv__engine *e = m->engine;
-  viv_batch in = lane->want.batch;
+  viv_batch in = *lane->want.batch;
   int32_t status = viv__engine_logits(m, in.n_logit_rows, error);
   if (status < 0) return status;
   int32_t *seq = viv__arena_alloc(e->scratch, (uint64_t)in.n_rows * sizeof *seq);

@@ -1,5 +1,5 @@
-/* The host that plugins meet in a test: its services are the library's own, wrapped in checks of who
- * calls them, when, and with what. */
+/* The host that plugins meet in a test: its services are the library's own, wrapped in checks of
+ * who calls them, when, and with what. */
 #include <dirent.h>
 #include <errno.h>
 #include <fenv.h>

@@ -1,7 +1,7 @@
 /* viv-validate PLUGIN.so: runs every test in a child of its own and says what came of it.
  *
- * Exit status: 0 all tests passed (some may have been skipped), 1 at least one failed, 2 the command
- * line or the machine is at fault. */
+ * Exit status: 0 all tests passed (some may have been skipped), 1 at least one failed, 2 the
+ * command line or the machine is at fault. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -106,6 +106,9 @@ static int run_here(const struct options *o, const struct test *test, struct out
     c.model = made;
   }
   test->run(&c);
+  if (c.checkpoint) viv__checkpoint_close(c.checkpoint);
+  viv__json_free(c.manifest);
+  viv__free(c.manifest_path);
   if (out->result == RESULT_NONE) out->result = RESULT_PASS;
   return 0;
 }

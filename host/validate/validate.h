@@ -1,8 +1,8 @@
 /* viv-validate: finds out whether a plugin keeps the ABI's promises. Internal.
  *
- * Every test runs in a child process of the same executable, with a time limit: a plugin that crashes,
- * hangs or exits fails the test in which it does, and the report says what it was asked to do then.
- * The validator is a host of its own, which watches what the plugin does with it. */
+ * Every test runs in a child process of the same executable, with a time limit: a plugin that
+ * crashes, hangs or exits fails the test in which it does, and the report says what it was asked to
+ * do then. The validator is a host of its own, which watches what the plugin does with it. */
 #ifndef VIV_VALIDATE_H
 #define VIV_VALIDATE_H
 
@@ -82,7 +82,8 @@ struct viv_job {
 
 enum { HOST_NO_EXTENSIONS = 1, HOST_NEWER = 2, HOST_OTHER_MAJOR = 4 };
 
-/* The table for a kind of host. It ends right before an unreadable page, unless it is a newer one. */
+/* The table for a kind of host. It ends right before an unreadable page, unless it is a newer one.
+ * */
 const viv_host *viv__v_host(struct context *c, int flags);
 /* Around each call into the plugin: names it, sets the calling thread's tag, and compares the state
  * of the process before and after. */

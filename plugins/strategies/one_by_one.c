@@ -7,6 +7,7 @@ struct one_by_one {
   viv_strategy base;
   int32_t token; /* the newest token, which has not been evaluated */
   int32_t emit_row;
+  viv_batch batch;
 };
 
 static const int32_t first_row = 0;
@@ -38,10 +39,12 @@ static int32_t resume(viv_strategy *s, const viv_strategy_result *result, viv_st
   }
   want->logit_mode = s->plain ? VIV_LOGITS_TOPK : VIV_LOGITS_FULL;
   want->top_k = 1;
-  want->batch.n_rows = 1;
-  want->batch.tokens = &o->token;
-  want->batch.logit_rows = &first_row;
-  want->batch.n_logit_rows = 1;
+  o->batch = (viv_batch){.struct_size = sizeof o->batch,
+                         .n_rows = 1,
+                         .tokens = &o->token,
+                         .logit_rows = &first_row,
+                         .n_logit_rows = 1};
+  want->batch = &o->batch;
   return VIV_MORE;
 }
 

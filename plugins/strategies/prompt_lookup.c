@@ -25,6 +25,7 @@ struct prompt_lookup {
   int32_t logit_rows[MAX_DRAFT + 1]; /* 0.. */
   int32_t emit[MAX_DRAFT + 1], emit_row[MAX_DRAFT + 1];
   viv_seq_op cut;
+  viv_batch batch;
 };
 
 static int32_t bad(viv_error *error, int32_t code, const char *where, const char *message) {
@@ -126,11 +127,13 @@ static int32_t resume(viv_strategy *s, const viv_strategy_result *result, viv_st
   p->n_draft = find_draft(p, p->rows + 1);
   want->logit_mode = s->plain ? VIV_LOGITS_TOPK : VIV_LOGITS_FULL;
   want->top_k = 1;
-  want->batch.flags = p->n_draft ? VIV_BATCH_KEEP_STATES : 0;
-  want->batch.n_rows = p->n_draft + 1;
-  want->batch.tokens = p->rows;
-  want->batch.logit_rows = p->logit_rows;
-  want->batch.n_logit_rows = p->n_draft + 1;
+  p->batch = (viv_batch){.struct_size = sizeof p->batch,
+                         .flags = p->n_draft ? VIV_BATCH_KEEP_STATES : 0,
+                         .n_rows = p->n_draft + 1,
+                         .tokens = p->rows,
+                         .logit_rows = p->logit_rows,
+                         .n_logit_rows = p->n_draft + 1};
+  want->batch = &p->batch;
   return VIV_MORE;
 }
 

@@ -58,6 +58,29 @@ edit struct_added accept core.h 's/^typedef struct viv_plugin {/typedef struct v
 edit minor_raised accept core.h 's/VIV_ABI_MINOR 0/VIV_ABI_MINOR 1/'
 edit comment_changed accept core.h 's/^ \* A plugin is one shared object/ * A plugin is a shared object/'
 
+# Headers that one of the languages can't read, or whose layout is not the committed one.
+parse() { # parse NAME FILE SED_SCRIPT WORDS
+  mkdir -p "$work/$1"
+  rm -rf "$work/$1/vivarium"
+  cp -r "$root/abi/vivarium" "$work/$1/vivarium"
+  rm -f "$work/$1/vivarium/layout.h"
+  sed -i "$3" "$work/$1/vivarium/$2"
+  if sh "$root/abi/check_headers.sh" "$work/$1" "$work/$1/out" > "$work/$1/log" 2>&1 ||
+     ! grep -q "$4" "$work/$1/log"; then
+    echo "broken.sh: $1: the headers are taken, or refused for another reason" >&2
+    cat "$work/$1/log" >&2
+    failed=1
+  fi
+}
+parse not_cpp core.h 's/^  int32_t ndim; /  int32_t class; /' class
+parse not_lua core.h 's/^  int32_t ndim; /  __typeof__((int32_t)0) ndim; /' 'luajit\|cdef'
+parse not_c11 core.h 's/^  int32_t ndim; /  int32_t ndim : 31; int : 0; \/\/ /' padding
+sh "$root/abi/gen_layout.sh" "$work/field_inserted" "$work/layout" > "$work/layout.h"
+if cmp -s "$root/abi/vivarium/layout.h" "$work/layout.h"; then
+  echo "broken.sh: a field was inserted, and layout.h is the same" >&2
+  failed=1
+fi
+
 # An absent tool is a failure that names the package, never a silent pass.
 mkdir -p "$work/bin"
 ln -sf "$(command -v dirname)" "$work/bin/dirname"

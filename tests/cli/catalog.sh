@@ -25,7 +25,9 @@ check "table.sh --check agrees" sh zoo/table.sh "$viv" --check "$tmp/readme"
 printf 'nothing\n' >"$tmp/plain"
 check "a file without marks is refused" sh -c "! sh zoo/table.sh '$viv' '$tmp/plain' 2>/dev/null"
 mkdir "$tmp/empty"
-check "without a catalogue: not found" sh -c \
-  "cp '$viv' '$tmp/empty/viv'; VIV_ZOO='$tmp/empty' '$tmp/empty/viv' list 2>'$tmp/err'; test \$? -eq 3"
-check "it says where it looked" complains "$tmp/empty/catalog.json"
+if [ ! -e /usr/local/share/vivarium/catalog.json ]; then # an installed one would be found
+  check "without a catalogue: not found" sh -c \
+    "cp '$viv' '$tmp/empty/viv'; VIV_ZOO='$tmp/empty' '$tmp/empty/viv' list 2>'$tmp/err'; test \$? -eq 3"
+  check "it says where it looked" complains "$tmp/empty/catalog.json"
+fi
 finish

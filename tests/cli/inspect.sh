@@ -22,7 +22,7 @@ echo '{"model_type": "alien", "architectures": ["Alien"]}' >"$tmp/alien/config.j
 check "why of a model that nobody serves" exits 3 "$viv" why "$tmp/alien"
 check "run of it" exits 3 "$viv" run "$tmp/alien" hello
 mkdir "$tmp/bare"
-check "why without a config.json" exits 5 "$viv" why "$tmp/bare"
+check "why without a config.json" exits 3 "$viv" why "$tmp/bare"
 
 check "plugins" exits 0 "$viv" plugins
 check "llama is there" says "^llama "

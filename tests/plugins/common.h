@@ -1,6 +1,6 @@
-/* A model plugin that keeps every promise of the ABI, in pieces. Each test plugin includes this file
- * and replaces the one piece in which it misbehaves, so that its source shows its sin and nothing
- * else. Task "forward": the tensor x comes back as y. */
+/* A model plugin that keeps every promise of the ABI, in pieces. Each test plugin includes this
+ * file and replaces the one piece in which it misbehaves, so that its source shows its sin and
+ * nothing else. Task "forward": the tensor x comes back as y. */
 #ifndef VIV_TEST_PLUGIN_COMMON_H
 #define VIV_TEST_PLUGIN_COMMON_H
 

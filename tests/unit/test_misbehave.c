@@ -379,11 +379,10 @@ Test(misbehave, ignoring_a_cancel_harms_nobody_else) {
   double start = now();
   viv_job *job = submit(model, 0);
   pause_ms(100);
-  double asked = now();
   viv_job_cancel(job);
-  cr_expect_lt(now() - asked, 0.2, "viv_job_cancel waited for the plugin");
   works(rt, "good");
-  cr_expect_lt(now() - start, 1.4, "another model's job waited for the one that hangs");
+  viv_event event; /* END has not come: neither the cancel nor the other model's job waited for it */
+  cr_expect_eq(viv_next_event(job, 0, &event), VIV_WAIT);
   cr_expect_eq(drain(job, &tensors), VIV_CANCELLED);
   cr_expect_gt(now() - start, 1.0);
   viv_job_free(job);

@@ -1,5 +1,6 @@
-/* Built against a later minor of this major: its structs are longer, its table offers interfaces that
- * this host has never heard of, and it answers with the minor that the host speaks. It must work. */
+/* Built against a later minor of this major: its structs are longer, its table offers interfaces
+ * that this host has never heard of, and it answers with the minor that the host speaks. It must
+ * work. */
 #include "../common.h"
 
 #define NEWEST_MINOR 99

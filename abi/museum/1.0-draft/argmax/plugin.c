@@ -8,6 +8,7 @@
 static const char name[] = "museum-argmax";
 
 struct viv_strategy {
+  viv_batch batch;
   int32_t token; /* the row to evaluate next, and its arrays */
   int32_t seq;
   int32_t logit_row;
@@ -57,13 +58,14 @@ static int32_t resume(viv_strategy *s, const viv_strategy_result *result, viv_st
   }
   s->calls++;
   want->logit_mode = VIV_LOGITS_ARGMAX;
-  want->batch = (viv_batch){.struct_size = sizeof want->batch,
-                            .n_rows = 1,
-                            .input_kind = VIV_INPUT_TOKENS,
-                            .tokens = &s->token,
-                            .seq = &s->seq,
-                            .logit_rows = &s->logit_row,
-                            .n_logit_rows = 1};
+  s->batch = (viv_batch){.struct_size = sizeof s->batch,
+                         .n_rows = 1,
+                         .input_kind = VIV_INPUT_TOKENS,
+                         .tokens = &s->token,
+                         .seq = &s->seq,
+                         .logit_rows = &s->logit_row,
+                         .n_logit_rows = 1};
+  want->batch = &s->batch;
   return VIV_MORE;
 }
 

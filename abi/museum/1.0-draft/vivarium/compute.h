@@ -72,7 +72,7 @@ typedef struct viv_attention {
   const int64_t *mask_begin; /* [rows] with mask */
 } viv_attention;
 
-/* Causal depthwise convolution over the rows of one sequence. */
+/* Causal depthwise convolution over the rows of one sequence. out must not be x. */
 typedef struct viv_causal_conv {
   uint32_t struct_size;
   int32_t silu;        /* 1: apply silu to the result */
@@ -80,7 +80,7 @@ typedef struct viv_causal_conv {
   int32_t channels;
   int32_t taps;        /* K, 2 or more */
   const float *x;      /* [rows, channels], row stride x_stride */
-  int64_t x_stride;
+  int64_t x_stride;    /* 0: channels */
   const float *weight; /* [channels, K]; index K-1 multiplies the current row */
   const float *bias;   /* [channels] or NULL */
   float *tail;         /* [channels, K-1], the rows before this call, oldest first; updated */
@@ -117,6 +117,7 @@ typedef struct viv_conv2d {
   int32_t stride_h, stride_w;
   int32_t dilation_h, dilation_w;
   int32_t pad_top, pad_left, pad_bottom, pad_right; /* zeros */
+  int32_t reserved;
   const float *x;      /* [batch, in_channels, height, width] */
   const float *weight; /* [out_channels, in_channels/groups, kernel_h, kernel_w] */
   const float *bias;   /* [out_channels] or NULL */
@@ -164,7 +165,7 @@ struct viv_compute {
                int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                float beta, float *out, int64_t ldc);
 
-  /* Row-wise; y may be x. b may be NULL. */
+  /* Row-wise; y may be x. w and b may be NULL. Softmax of a row of -infinity gives zeros. */
   void (*layer_norm)(const viv_compute *c, const float *x, const float *w, const float *b, float eps,
                      int64_t rows, int64_t d, float *y);
   void (*rms_norm)(const viv_compute *c, const float *x, const float *w, float eps, int64_t rows,
@@ -180,7 +181,7 @@ struct viv_compute {
 
   /* Rotary embeddings. table: cos_sin [rows, R] = R/2 cosines, R/2 sines of pos[r] * inv_freq[i],
    * both times m. apply rotates the first R of each head's head_dim in place; interleaved 0: pairs
-   * (i, i+R/2); 1: pairs (2i, 2i+1). */
+   * (i, i+R/2); 1: pairs (2i, 2i+1). x_stride 0: heads * head_dim. */
   void (*rope_table)(const viv_compute *c, const int32_t *pos, int64_t rows, const float *inv_freq,
                      int64_t half, float m, float *cos_sin);
   void (*rope_apply)(const viv_compute *c, float *x, int64_t x_stride, int64_t rows, int64_t heads,

@@ -23,6 +23,16 @@
  *   conduct   A plugin never aborts, exits, prints, starts threads, opens files, installs signal
  *             handlers, or changes the locale, environment or floating-point state.
  *
+ * The manifest beside the object, NAME.json beside NAME.so, is read before any of its code runs:
+ *
+ *   id, version            texts; id equals viv_plugin.id
+ *   abi                    {"major", "minor"} that it was built against; majors must be equal
+ *   interfaces             ids that get_interface answers
+ *   model_types, architectures   of config.json that it serves; strategies: names that it offers
+ *   tasks, batch, cancel_latency_ms, license, paper   what people and the scheduler want to know
+ *   cpu                    features without which it can't run ("avx2", ...)
+ *   sha256                 optional: of the object; another object is then refused
+ *
  * The headers parse as C11, C17 and C++17, and, after the preprocessor with VIV_NO_INCLUDES
  * defined, in LuaJIT's ffi.cdef. */
 #ifndef VIVARIUM_CORE_H

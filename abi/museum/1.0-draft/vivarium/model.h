@@ -80,8 +80,9 @@ typedef struct viv_model_api {
    * print; lives as long as the model. [any] */
   viv_str (*describe)(const viv_plugin_model *model);
 
-  /* Sessions of models that are not token models; NULL: none. save writes at most capacity bytes
-   * and always sets *bytes to what is needed. [job] */
+  /* Sessions of models that are not token models; NULL: none. save sets *bytes to what is needed;
+   * with data NULL that is all it does, and when capacity is smaller it writes nothing else and
+   * answers NOT_NOW. [job] */
   int32_t (*session_open)(viv_plugin_model *model, viv_arena *arena, viv_plugin_session **out,
                           viv_error *error);
   void (*session_close)(viv_plugin_session *session);

@@ -62,7 +62,7 @@ enum viv_logit_mode {
 };
 
 /* What a strategy wants. The strategy owns everything it points to until the next resume. The
- * order is: emit, then ops, then eval. n_rows 0 in batch: no evaluation (only with emit and DONE). */
+ * order is: emit, then ops, then eval; MORE comes with an evaluation, DONE may come without. */
 typedef struct viv_strategy_want {
   uint32_t struct_size;
   int32_t n_emit;
@@ -73,7 +73,8 @@ typedef struct viv_strategy_want {
   const viv_seq_op *ops;       /* [n_ops] */
   int32_t top_k;
   int32_t reserved;
-  viv_batch batch;             /* seq are local numbers; taps, scratch and poll are the host's */
+  const viv_batch *batch;      /* NULL: no evaluation; seq are local numbers; taps, scratch and poll
+                                  are the host's */
   viv_str annotate;            /* JSON object for observers of this step, may be empty */
 } viv_strategy_want;
 

@@ -108,7 +108,8 @@ typedef struct viv_batch {
   const int32_t *tokens;  /* [n_rows], TOKENS */
   const float *rows;      /* [n_rows, d_model], EMBED or HIDDEN */
   const int32_t *seq;     /* [n_rows] sequence of each row */
-  const int32_t *pos;     /* [n_rows] position of each row, NULL: the next ones of its sequence */
+  const int32_t *pos;     /* [n_rows] position of each row; NULL: the next ones of its sequence, with
+                             PARENT the depth below the root */
   int32_t layer_begin;
   int32_t layer_end;      /* 0: all layers */
   int32_t mask_kind;      /* enum viv_mask_kind */
@@ -158,13 +159,14 @@ typedef struct viv_token_api {
                   viv_error *error);
 
   int32_t (*seq_truncate)(viv_plugin_model *model, int32_t seq, int64_t len, viv_error *error);
-  /* Keep the first base tokens, then those at positions base + index[0..n). */
+  /* Keep the first base tokens, then those at positions base + index[0..n); the indices ascend. */
   int32_t (*seq_gather)(viv_plugin_model *model, int32_t seq, int64_t base, const int32_t *index,
                         int32_t n, viv_error *error);
   int32_t (*seq_fork)(viv_plugin_model *model, int32_t seq, int32_t *out, viv_error *error);
 
   /* All state of a sequence as bytes that another process with the same checkpoint can restore.
-   * snapshot writes at most capacity bytes and sets *bytes to what is needed. restore replaces the
+   * snapshot sets *bytes to what is needed; with data NULL that is all it does, and when capacity is
+   * smaller it writes nothing else and answers NOT_NOW. restore replaces the
    * state of an open sequence; the bytes are untrusted and checked. */
   int32_t (*snapshot)(viv_plugin_model *model, int32_t seq, void *data, uint64_t capacity,
                       uint64_t *bytes, viv_error *error);
