@@ -75,7 +75,8 @@ VIV_API int32_t viv_plan(viv_runtime *runtime, const char *path, const char *par
  * another thread is not needed; loading maps files. */
 VIV_API int32_t viv_load(viv_runtime *runtime, const char *path, const char *params, viv_model **out,
                          viv_error *error);
-/* Running jobs end first; new ones are refused. */
+/* Running jobs end first; new ones are refused. Waits for them: a job that stands because nobody reads
+ * its events must be read or cancelled, or this waits for ever. */
 VIV_API void viv_unload(viv_model *model);
 VIV_API int32_t viv_describe(viv_model *model, viv_text *json, viv_error *error);
 VIV_API int32_t viv_models(viv_runtime *runtime, viv_text *json, viv_error *error); /* loaded ones */
