@@ -2,6 +2,8 @@
 # Runs every test of a build folder and counts. Each unit test file is one Criterion program; the
 # other tests are counted one by one. Ends with "N passed, N failed".
 set -u
+# The make that calls this must not steer the ones that tests call.
+unset MAKEFLAGS MAKELEVEL MFLAGS
 build=${1:-build}
 export VIV_TEST_PLUGINS=$build/plugins VIV_TEST_BAD=$build/badplugins VIV_TEST_BUILD=$build
 XDG_CACHE_HOME=$(mktemp -d)

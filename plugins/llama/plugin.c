@@ -85,6 +85,8 @@ static void tables(nn_loader *l, void *model) {
     nn_at(l, "%s", "");
     LLAMA_TOP(NN_LOAD)
   }
+  nn_ignore(l, "*rotary_emb.inv_freq"); /* saved by old releases; config.json says the same */
+  if (c->tied) nn_ignore(l, "lm_head.weight"); /* the embedding once more */
   for (int32_t i = 0; i < c->layers; i++) {
     struct llama_layer *w = m->layer ? &m->layer[i] : &none;
     nn_at(l, "model.layers.%d.", (int)i);

@@ -130,18 +130,27 @@ typedef struct nn_loader {
   int32_t status;
   int32_t mismatches;
   char prefix[96];
-  char report[640];
-  uint64_t bytes;    /* what the weights take from the model's arena */
-  viv_str match;     /* private: the tensor whose row in the table is looked for */
-  bool matched;
+  char report[400];
+  uint64_t bytes;       /* what the weights take from the model's arena */
+  struct nn_lot *lot;   /* private: names of the checkpoint that nobody has claimed yet */
+  int64_t n_strangers, n_named;
+  char strangers[200];
 } nn_loader;
 
-/* Walks the tables once: calls nn_at and expands the tables with NN_LOAD. In the checking pass the
- * fields are not written. */
+/* Walks the tables once: calls nn_at, expands the tables with NN_LOAD, and names with nn_ignore what
+ * else a checkpoint may hold. Only the last pass writes the fields.
+ *
+ *   nn_at(l, "%s", "");
+ *   LLAMA_TOP(NN_LOAD)
+ *   nn_ignore(l, "*rotary_emb.inv_freq");             old releases save what config.json says
+ *   if (c->tied) nn_ignore(l, "lm_head.weight");      the embedding once more
+ *   for each layer: nn_at(l, "model.layers.%d.", i), LLAMA_LAYER(NN_LOAD) */
 typedef void (*nn_tables_fn)(nn_loader *l, void *model);
 
-/* Checks every tensor of the tables, reporting all that are missing or have a wrong shape or dtype
- * in one error, then prepares them. Tensors that no table names are logged. */
+/* Checks every tensor of the tables, then prepares them. All that are missing or have a wrong shape
+ * or dtype are reported in one error, together with those of the checkpoint that no table names: a
+ * tensor that is not understood may be a branch that this plugin does not compute, so that the model
+ * would open and answer wrongly. */
 int32_t nn_weights_load(const viv_host *host, const viv_compute *compute,
                         const viv_model_source *source, nn_tables_fn tables, void *model,
                         viv_error *error);
@@ -153,6 +162,11 @@ int32_t nn_weights_check(const viv_host *host, const viv_compute *compute,
 void nn_at(nn_loader *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void nn_load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t end, int64_t total,
              int64_t cols, enum nn_weight_kind kind, bool wanted);
+/* Tensors of that full name are no part of the model and do no harm: copies and buffers that official
+ * releases carry. A leading * stands for anything: "*rotary_emb.inv_freq". Weights that a
+ * configuration switches off (biases, say) do not belong here. */
+void nn_ignore(nn_loader *l, const char *pattern);
+bool nn_has(const viv_host *host, const viv_model_source *source, const char *name);
 /* Length of an axis of a tensor, negative ones counted from the last; fallback: it is absent. */
 int64_t nn_axis(const viv_host *host, const viv_model_source *source, const char *name,
                 int32_t axis, int64_t fallback);

@@ -1,11 +1,12 @@
-/* The weight tables: one walk over them checks all tensors, a second one prepares them. */
+/* The weight tables: one walk over them checks all tensors, one looks for tensors that they do not
+ * name, a last one prepares them. */
 #include "nn/nn.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { PASS_CHECK, PASS_LOAD, PASS_MATCH };
+enum { PASS_CHECK, PASS_CLAIM, PASS_LOAD };
 
 const viv_compute *nn_compute(const viv_host *host, viv_error *error) {
   const viv_compute *c = NULL;
@@ -14,6 +15,11 @@ const viv_compute *nn_compute(const viv_host *host, viv_error *error) {
     nn_fail(error, VIV_NEVER, VIV_COMPUTE_ID,
             "this host offers no kernels, and the plugin brings none of its own");
   return c;
+}
+
+bool nn_has(const viv_host *host, const viv_model_source *source, const char *name) {
+  viv_tensor t = {.struct_size = sizeof t};
+  return host->tensor_find(source->checkpoint, nn_str(name), &t) >= 0;
 }
 
 int64_t nn_axis(const viv_host *host, const viv_model_source *source, const char *name,
@@ -141,6 +147,76 @@ static void load(nn_loader *l, const char *name, void *field, int64_t begin, int
   }
 }
 
+/* ---- tensors that no table names ---- */
+
+/* Up to LOT names of the checkpoint by their hash; one walk over the tables strikes out what they
+ * claim. The memory is the stack's, for plan() has no arena. */
+enum { LOT = 1024, SLOTS = 2 * LOT };
+struct nn_lot {
+  viv_str name[SLOTS]; /* ptr NULL: free */
+  bool claimed[SLOTS];
+};
+
+static bool same_name(viv_str a, viv_str b) {
+  return a.len == b.len && !memcmp(a.ptr, b.ptr, a.len);
+}
+
+/* Where the name stands, or the free slot where it would. */
+static uint32_t slot_of(const struct nn_lot *lot, viv_str name) {
+  uint32_t h = 2166136261u; /* FNV-1a */
+  for (size_t i = 0; i < name.len; i++) h = (h ^ (unsigned char)name.ptr[i]) * 16777619u;
+  h %= SLOTS;
+  while (lot->name[h].ptr && !same_name(lot->name[h], name)) h = (h + 1) % SLOTS;
+  return h;
+}
+
+static bool matches(viv_str name, const char *pattern) {
+  if (*pattern != '*') return nn_is(name, pattern);
+  size_t n = strlen(++pattern);
+  return name.len >= n && !memcmp(name.ptr + name.len - n, pattern, n);
+}
+
+void nn_ignore(nn_loader *l, const char *pattern) {
+  if (l->pass != PASS_CLAIM) return;
+  for (uint32_t i = 0; i < SLOTS; i++)
+    if (l->lot->name[i].ptr && matches(l->lot->name[i], pattern)) l->lot->claimed[i] = true;
+}
+
+/* Adds one name to the list while there is room. */
+static void stranger(nn_loader *l, viv_str name) {
+  int len = (int)(name.len < 100 ? name.len : 100);
+  size_t used = strlen(l->strangers);
+  l->n_strangers++;
+  if (used + (size_t)len + 3 > sizeof l->strangers) return;
+  snprintf(l->strangers + used, sizeof l->strangers - used, "%s%.*s", used ? ", " : "", len,
+           name.ptr);
+  l->n_named++;
+}
+
+static void find_strangers(nn_loader *l, nn_tables_fn tables, void *model) {
+  const viv_host *host = l->host;
+  const viv_checkpoint *checkpoint = l->source->checkpoint;
+  int64_t n = host->tensor_count(checkpoint);
+  struct nn_lot lot;
+  l->lot = &lot;
+  l->pass = PASS_CLAIM;
+  for (int64_t begin = 0; begin < n; begin += LOT) {
+    int64_t end = begin + LOT < n ? begin + LOT : n;
+    viv_tensor t = {.struct_size = sizeof t};
+    viv_str name;
+    memset(&lot, 0, sizeof lot);
+    for (int64_t i = begin; i < end; i++)
+      if (host->tensor_at(checkpoint, i, &name, &t) >= 0) lot.name[slot_of(&lot, name)] = name;
+    tables(l, model);
+    for (int64_t i = begin; i < end; i++)
+      if (host->tensor_at(checkpoint, i, &name, &t) >= 0 && !lot.claimed[slot_of(&lot, name)])
+        stranger(l, name);
+  }
+  l->lot = NULL;
+}
+
+/* ---- the passes ---- */
+
 void nn_load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t end, int64_t total,
              int64_t cols, enum nn_weight_kind kind, bool wanted) {
   char full[224];
@@ -148,7 +224,7 @@ void nn_load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t
   if (!wanted) return;
   if (l->pass == PASS_CHECK) check(l, full, begin, end, total, cols, kind);
   else if (l->pass == PASS_LOAD) load(l, full, field, begin, end, total, cols, kind);
-  else if (nn_is(l->match, full)) l->matched = true;
+  else l->lot->claimed[slot_of(l->lot, nn_str(full))] = true; /* a free slot's mark means nothing */
 }
 
 int32_t nn_weights_check(const viv_host *host, const viv_compute *compute,
@@ -158,36 +234,26 @@ int32_t nn_weights_check(const viv_host *host, const viv_compute *compute,
   l.pass = PASS_CHECK;
   tables(&l, model);
   if (bytes) *bytes = l.bytes;
-  if (!l.mismatches) return VIV_OK;
-  int32_t more = l.mismatches - lines(l.report);
-  char tail[32] = "";
-  if (more > 0) snprintf(tail, sizeof tail, "; and %d more", (int)more);
-  return nn_fail(error, VIV_BAD_INPUT, "weights",
-                 "%d tensor%s of the checkpoint do%s not fit config.json: %s%s", (int)l.mismatches,
-                 l.mismatches == 1 ? "" : "s", l.mismatches == 1 ? "es" : "", l.report, tail);
-}
+  find_strangers(&l, tables, model);
+  if (!l.mismatches && !l.n_strangers) return VIV_OK;
 
-/* Tensors that no table names are no error (old files carry buffers), but somebody should know. */
-static void report_unused(nn_loader *l, nn_tables_fn tables, void *model) {
-  int64_t n = l->host->tensor_count(l->source->checkpoint), unused = 0;
-  if (n > 4096) return; /* the walk is quadratic */
-  char first[160] = "";
-  l->pass = PASS_MATCH;
-  for (int64_t i = 0; i < n; i++) {
-    viv_tensor t = {.struct_size = sizeof t};
-    if (l->host->tensor_at(l->source->checkpoint, i, &l->match, &t) < 0) return;
-    l->matched = false;
-    tables(l, model);
-    if (!l->matched && !unused++)
-      snprintf(first, sizeof first, "%.*s", (int)(l->match.len > 150 ? 150 : l->match.len),
-               l->match.ptr);
+  char wrong[560] = "", strange[320] = "", more[32] = "";
+  if (l.mismatches) {
+    int32_t rest = l.mismatches - lines(l.report);
+    if (rest > 0) snprintf(more, sizeof more, "; and %d more", (int)rest);
+    snprintf(wrong, sizeof wrong, "%d tensor%s of the checkpoint do%s not fit config.json: %s%s",
+             (int)l.mismatches, l.mismatches == 1 ? "" : "s", l.mismatches == 1 ? "es" : "",
+             l.report, more);
   }
-  if (!unused || !l->host->log) return;
-  char text[256];
-  snprintf(text, sizeof text, "%lld tensor%s of the checkpoint %s not used: %s%s",
-           (long long)unused, unused == 1 ? "" : "s", unused == 1 ? "is" : "are", first,
-           unused == 1 ? "" : ", ...");
-  l->host->log(l->host->self, VIV_LOG_INFO, nn_str(text));
+  if (l.n_strangers) {
+    int64_t rest = l.n_strangers - l.n_named;
+    *more = 0;
+    if (rest > 0) snprintf(more, sizeof more, " and %lld more", (long long)rest);
+    snprintf(strange, sizeof strange, "%s%lld tensor%s not part of this architecture: %s%s",
+             l.mismatches ? "; " : "", (long long)l.n_strangers,
+             l.n_strangers == 1 ? " is" : "s are", l.strangers, more);
+  }
+  return nn_fail(error, VIV_BAD_INPUT, "weights", "%s%s", wrong, strange);
 }
 
 int32_t nn_weights_load(const viv_host *host, const viv_compute *compute,
@@ -198,7 +264,5 @@ int32_t nn_weights_load(const viv_host *host, const viv_compute *compute,
   nn_loader l = {.host = host, .compute = compute, .source = source, .error = error};
   l.pass = PASS_LOAD;
   tables(&l, model);
-  if (l.status) return l.status;
-  report_unused(&l, tables, model);
-  return VIV_OK;
+  return l.status;
 }

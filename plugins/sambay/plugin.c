@@ -91,6 +91,7 @@ static void tables(nn_loader *l, void *model) {
     nn_at(l, "%s", "");
     SAMBAY_TOP(NN_LOAD)
   }
+  if (c->tied) nn_ignore(l, "lm_head.weight"); /* the embedding once more */
   for (int32_t i = 0; i < c->layers; i++) {
     struct sambay_layer *w = m->layer ? &m->layer[i] : &none;
     enum sambay_mixer mixer = sambay_schedule(i, c->layers);
