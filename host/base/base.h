@@ -115,6 +115,9 @@ char *viv__path_join(const char *folder, const char *name); /* viv__free */
 int32_t viv__hash_file(const char *path, char out[65], viv_error *error);
 void viv__hash_bytes(const void *data, size_t len, char out[65]);
 uint64_t viv__now_ns(void); /* monotonic */
+/* Waits for *bell to differ from seen, without sleeping, for at most the time that going to sleep and
+ * being woken costs anyway; gives way to other threads meanwhile. True: it changed. */
+bool viv__spin(const _Atomic uint32_t *bell, uint32_t seen);
 
 /* ---- dtypes ---- */
 size_t viv__dtype_size(int32_t dtype); /* 0: no such dtype */

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sha256.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -324,6 +326,21 @@ uint64_t viv__now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+bool viv__spin(const _Atomic uint32_t *bell, uint32_t seen) {
+  enum { NS = 40000, LOOKS = 64 };
+  uint64_t until = viv__now_ns() + NS;
+  do {
+    for (int i = 0; i < LOOKS; i++) {
+      if (atomic_load_explicit(bell, memory_order_acquire) != seen) return true;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    sched_yield();
+  } while (viv__now_ns() < until);
+  return false;
 }
 
 /* ---- dtypes ---- */

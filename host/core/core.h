@@ -141,6 +141,7 @@ struct viv_job {
   pthread_cond_t readable;
   viv__event_node *head, *tail, *current;
   int64_t queued, max_queued;
+  _Atomic uint32_t bell; /* rung by every event */
   uint64_t seq;
   int fd;
   bool ended, end_given, unbounded;
@@ -196,6 +197,7 @@ struct viv_model {
   viv_job *active;
   int n_active, max_active;
   int unfinished;      /* jobs that have begun and not ended */
+  _Atomic uint32_t bell; /* rung whenever the worker may have something to do */
   bool stopping, busy; /* busy: a worker or an inline caller is executing */
 };
 

@@ -237,6 +237,7 @@ int32_t viv__job_wants_tap(viv_job *job, viv_str name) {
 void viv__job_kick(viv_job *job) {
   atomic_store(&job->kicked, 1);
   pthread_mutex_lock(&job->model->lock);
+  atomic_fetch_add(&job->model->bell, 1);
   pthread_cond_broadcast(&job->model->wake);
   pthread_mutex_unlock(&job->model->lock);
 }
@@ -252,6 +253,7 @@ static void append(viv_job *job, viv__event_node *node) {
     uint64_t one = 1;
     if (write(job->fd, &one, sizeof one) < 0) errno = 0; /* already readable: nothing to add */
   }
+  atomic_fetch_add_explicit(&job->bell, 1, memory_order_release);
   pthread_cond_signal(&job->readable);
 }
 
@@ -393,6 +395,8 @@ static bool wait_readable(viv_job *job, int64_t timeout_ms) {
 
 int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
   if (!job || !event) return VIV_BAD_INPUT;
+  /* The answer to a small job comes sooner than this thread could fall asleep and be woken. */
+  if (timeout_ms != 0) viv__spin(&job->bell, 0);
   pthread_mutex_lock(&job->lock);
   if (job->end_given) {
     pthread_mutex_unlock(&job->lock);

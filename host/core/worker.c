@@ -19,6 +19,7 @@ void viv__model_queue(viv_job *job) {
       at = &(*at)->next;
     job->next = *at;
     *at = job;
+    atomic_fetch_add(&m->bell, 1);
     pthread_cond_broadcast(&m->wake);
   }
   pthread_mutex_unlock(&m->lock);
@@ -179,8 +180,19 @@ void *viv__worker(void *arg) {
   viv__thread_role(VIV_THREAD_JOB);
   pthread_mutex_lock(&m->lock);
   for (;;) {
-    while (m->busy || (!has_work(m) && !(m->stopping && !m->active && !m->queue)))
-      pthread_cond_wait(&m->wake, &m->lock);
+    bool spun = false;
+    while (m->busy || (!has_work(m) && !(m->stopping && !m->active && !m->queue))) {
+      if (spun || m->busy || m->unfinished) {
+        pthread_cond_wait(&m->wake, &m->lock);
+        spun = true; /* woken for nothing: no second spin */
+        continue;
+      }
+      uint32_t bell = atomic_load(&m->bell);
+      pthread_mutex_unlock(&m->lock);
+      viv__spin(&m->bell, bell);
+      spun = true;
+      pthread_mutex_lock(&m->lock);
+    }
     if (m->stopping && !m->active && !m->queue) break;
     m->busy = true;
     while (m->n_active < m->max_active) {
