@@ -8,10 +8,10 @@
 
 /* A token's id (-1: the row came as an embedding or hidden state) and its rotary position. */
 static int32_t *token_at(const struct llama_model *m, const nn_kv_seq *s, int64_t t) {
-  return nn_kv_k(&m->kv, s, m->config.layers, t);
+  return nn_kv_k(&m->nn.kv, s, m->config.layers, t);
 }
 static int32_t *pos_at(const struct llama_model *m, const nn_kv_seq *s, int64_t t) {
-  return nn_kv_v(&m->kv, s, m->config.layers, t);
+  return nn_kv_v(&m->nn.kv, s, m->config.layers, t);
 }
 
 static bool uses_cache(const viv_batch *b, int32_t layer) {
@@ -31,22 +31,6 @@ static bool in_order(const struct llama_model *m, const nn_kv_seq *s, int64_t fr
   for (int64_t t = from < 0 ? 0 : from; t < to; t++)
     if (*pos_at(m, s, t) != t) return false;
   return true;
-}
-
-/* How many tokens the layers of this batch hold: they must agree. */
-static int32_t base_of(const struct llama_model *m, const viv_batch *b, const nn_kv_seq *s,
-                       int32_t begin, int32_t end, int64_t *base, viv_error *error) {
-  int32_t first = -1;
-  for (int32_t i = begin; i < end; i++) {
-    if (!uses_cache(b, i)) continue;
-    if (first < 0) first = i;
-    if (s->run[i].len != s->run[first].len)
-      REFUSE("layer %d of a sequence holds %lld tokens, layer %d %lld (an earlier batch left one "
-             "out): truncate to the shorter length first",
-             (int)first, (long long)s->run[first].len, (int)i, (long long)s->run[i].len);
-  }
-  *base = s->run[first < 0 ? m->config.layers : first].len;
-  return VIV_OK;
 }
 
 /* Fills slot and pos of the segment's rows. */
@@ -73,16 +57,13 @@ static int32_t place_rows(const struct llama_model *m, const viv_batch *b, nn_se
              (long long)c->context - 1);
   }
   int64_t total = g->base + (b->kv_write == VIV_KV_REPLACE ? 0 : g->n);
-  if (total > c->context)
-    REFUSE("sequence %d would have %lld tokens, the model allows %lld", (int)g->seq,
-           (long long)total, (long long)c->context);
-  return VIV_OK;
+  return nn_context_check(&m->nn, g, total, error);
 }
 
 /* A window counts positions; the cache counts tokens. They must agree where a window looks. */
 static int32_t check_window(const struct llama_model *m, const viv_batch *b, const nn_segment *g,
                             const struct llama_step *s, viv_error *error) {
-  const nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
+  const nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
   bool tree = b->mask_kind != VIV_MASK_CAUSAL;
   bool ordered = in_order(m, seq, g->base - m->config.window, g->base);
   for (int32_t r = g->first; r < g->first + g->n && !tree; r++) ordered &= s->pos[r] == s->slot[r];
@@ -177,8 +158,8 @@ static bool must_rerun(const nn_kv_seq *seq, const nn_segment *g) {
 }
 
 static int32_t check_rerun(const struct llama_model *m, const nn_segment *g, viv_error *error) {
-  const nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
-  bool whole = in_order(m, seq, 0, g->base) && nn_kv_len(&m->kv, g->seq) == g->base;
+  const nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
+  bool whole = in_order(m, seq, 0, g->base) && nn_kv_len(&m->nn.kv, g->seq) == g->base;
   for (int32_t i = 0; i < m->config.layers; i++) whole &= seq->run[i].len == g->base;
   for (int64_t t = 0; whole && t < g->base; t++) whole = *token_at(m, seq, t) >= 0;
   if (!whole)
@@ -193,7 +174,7 @@ enum { RERUN_ROWS = 256 };
 /* The cached prefix [0, base) again, in place, with the set that the segment names. */
 static int32_t rerun(struct llama_model *m, const viv_batch *b, const nn_segment *g,
                      const struct llama_step *memory, viv_error *error) {
-  nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
+  nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
   viv_batch plain = {.struct_size = sizeof plain, .poll = b->poll, .poll_self = b->poll_self};
   for (int64_t t = 0; t < g->base; t += RERUN_ROWS) {
     int64_t n = g->base - t < RERUN_ROWS ? g->base - t : RERUN_ROWS;
@@ -213,7 +194,8 @@ static int32_t rerun(struct llama_model *m, const viv_batch *b, const nn_segment
       s.pos[r] = (int32_t)(t + r);
       s.slot[r] = t + r;
       s.visible[r] = t + r + 1;
-      m->compute->gather(m->compute, m->embed, token_at(m, seq, t + r), 1, s.x + r * m->config.d);
+      m->nn.compute->gather(m->nn.compute, m->embed, token_at(m, seq, t + r), 1,
+                            s.x + r * m->config.d);
     }
     int32_t rc = llama_layers(&s, error);
     if (rc < 0) return rc;
@@ -235,12 +217,12 @@ static int64_t tap_floats(const struct llama_config *c, const viv_tap_sink *taps
 static void tap_caches(const struct llama_model *m, const viv_tap_sink *taps, const nn_segment *g,
                        float *memory) {
   const struct llama_config *c = &m->config;
-  const nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
+  const nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
   for (int32_t i = 0; taps && i < c->layers; i++) {
     int64_t len = seq->run[i].len, begin = tap_begin(c, i, len);
     for (int32_t v = 0; v < 2; v++) {
       if (len == begin || !nn_wants(taps, v ? "cache.%d.v" : "cache.%d.k", (int)i)) continue;
-      nn_kv_read(&m->kv, m->compute, seq, i, v, begin, len, c->kv_heads, c->head_dim, memory);
+      nn_kv_read(&m->nn.kv, m->nn.compute, seq, i, v, begin, len, c->kv_heads, c->head_dim, memory);
       nn_tap_state(taps, memory, c->kv_heads, len - begin, c->head_dim,
                    v ? "cache.%d.v" : "cache.%d.k", (int)i);
     }
@@ -268,16 +250,16 @@ static int32_t check_kinds(const struct llama_config *c, const viv_batch *b, viv
  * at tokens that nobody counts yet changes nothing. */
 static int32_t make_room(struct llama_model *m, const viv_batch *b, const nn_segment *g,
                          const struct llama_step *s, viv_error *error) {
-  nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
+  nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
   int32_t layers = m->config.layers, rc = VIV_OK;
   bool again = must_rerun(seq, g);
   for (int32_t l = 0; l <= layers; l++) { /* the last one holds token ids and positions */
     bool mine = l == layers || (l >= s->begin && l < s->end && uses_cache(b, l));
-    if (again) rc = nn_kv_reserve(&m->kv, seq, l, 0, g->base, error);
+    if (again) rc = nn_kv_reserve(&m->nn.kv, seq, l, 0, g->base, error);
     if (rc >= 0 && mine && b->kv_write != VIV_KV_REPLACE)
-      rc = nn_kv_reserve(&m->kv, seq, l, g->base, g->base + g->n, error);
+      rc = nn_kv_reserve(&m->nn.kv, seq, l, g->base, g->base + g->n, error);
     for (int32_t r = g->first; mine && b->kv_write == VIV_KV_REPLACE && r < g->first + g->n; r++)
-      if (rc >= 0) rc = nn_kv_reserve(&m->kv, seq, l, s->slot[r], s->slot[r] + 1, error);
+      if (rc >= 0) rc = nn_kv_reserve(&m->nn.kv, seq, l, s->slot[r], s->slot[r] + 1, error);
     if (rc < 0) return rc;
     if (again) seq->run[l].first = 0;
   }
@@ -287,7 +269,7 @@ static int32_t make_room(struct llama_model *m, const viv_batch *b, const nn_seg
 /* The rows now belong to their sequence. */
 static void settle(struct llama_model *m, const viv_batch *b, const nn_segment *g,
                    const struct llama_step *s) {
-  nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
+  nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
   int32_t layers = m->config.layers;
   int64_t len = b->kv_write == VIV_KV_APPEND ? g->base + g->n : g->base;
   if (b->kv_write == VIV_KV_NONE) return;
@@ -298,7 +280,7 @@ static void settle(struct llama_model *m, const viv_batch *b, const nn_segment *
   }
   for (int32_t l = 0; l <= layers; l++)
     if (l == layers || (l >= s->begin && l < s->end && uses_cache(b, l)))
-      nn_kv_commit(&m->kv, seq, l, g->base, len);
+      nn_kv_commit(&m->nn.kv, seq, l, g->base, len);
   seq->last_base = g->base;
 }
 
@@ -308,36 +290,34 @@ int32_t llama_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out
                    viv_error *error) {
   struct llama_model *m = (struct llama_model *)model;
   const struct llama_config *c = &m->config;
-  const viv_compute *compute = m->compute;
+  const viv_compute *compute = m->nn.compute;
   viv_batch b;
-  viv_token_info info = {.struct_size = sizeof info};
-  nn_read(&b, sizeof b, batch, batch->struct_size);
-  llama_info(model, &info);
-  if (b.n_rows < 1) REFUSE("a batch of %d rows", (int)b.n_rows);
-  int32_t rc = check_kinds(c, &b, error);
+  nn_scratch a;
+  nn_segment *segment;
+  int32_t n_segments;
+  int32_t rc = nn_batch_read(&m->nn, batch, out, &b, &a, &segment, &n_segments, error);
+  if (rc >= 0) rc = check_kinds(c, &b, error);
   if (rc < 0) return rc;
 
   /* Which token of which sequence each row is. */
-  nn_scratch a = {.host = m->host, .arena = b.scratch};
-  nn_segment *segment = nn_take(&a, b.n_rows, sizeof *segment);
   int32_t *pos = nn_take(&a, b.n_rows, sizeof *pos);
   int64_t *slot = nn_take(&a, b.n_rows, sizeof *slot);
-  if (!segment || !pos || !slot) goto no_memory;
-  struct llama_step s = {.m = m, .segment = segment, .pos = pos, .slot = slot};
+  if (a.failed) return nn_no_scratch(&b, error);
+  struct llama_step s = {.m = m, .segment = segment, .n_segments = n_segments};
+  s.pos = pos;
+  s.slot = slot;
   s.begin = b.layer_begin;
   s.end = b.layer_end ? b.layer_end : c->layers;
-  rc = nn_batch_check(&b, out, &info, segment, &s.n_segments, error);
-  if (rc < 0) return rc;
   int64_t rows = b.n_rows, widest = 0, tap_size = 0;
   bool chains = true, windows = c->window && any_window(c, &b, s.begin, s.end);
   for (int32_t i = 0; i < s.n_segments; i++) {
     nn_segment *g = &segment[i];
-    const nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
-    if (!seq) REFUSE("row %d: there is no sequence %d", (int)g->first, (int)g->seq);
-    rc = base_of(m, &b, seq, s.begin, s.end, &g->base, error);
+    const nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
+    rc = nn_base(seq, &b, s.begin, s.end, &g->base, error);
+    if (g->base < 0) g->base = seq->run[c->layers].len;
     if (rc >= 0) rc = place_rows(m, &b, g, &s, error);
     if (rc < 0) return rc;
-    int64_t length = nn_kv_len(&m->kv, g->seq);
+    int64_t length = nn_kv_len(&m->nn.kv, g->seq);
     for (int32_t r = g->first; r < g->first + g->n; r++)
       if (length < pos[r] + 1) length = pos[r] + 1;
     g->tag = c->rope.two_sets && length > c->rope.original;
@@ -381,7 +361,7 @@ int32_t llama_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out
       s.windowed.bits = nn_take(&a, b.n_rows * s.windowed.stride, 1);
     }
   }
-  if (a.failed) goto no_memory;
+  if (a.failed) return nn_no_scratch(&b, error);
   for (int32_t i = 0; i < s.n_segments; i++) {
     rc = make_room(m, &b, &segment[i], &s, error);
     if (rc < 0) return rc;
@@ -389,15 +369,13 @@ int32_t llama_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out
 
   /* From here on only a poll can stop us. */
   for (int32_t i = 0; i < s.n_segments; i++) {
-    nn_kv_seq *seq = nn_kv_get(&m->kv, segment[i].seq);
+    nn_kv_seq *seq = nn_kv_get(&m->nn.kv, segment[i].seq);
     if (must_rerun(seq, &segment[i])) rc = rerun(m, &b, &segment[i], &prefix, error);
     if (rc < 0) return rc;
     seq->tag = segment[i].tag;
   }
   for (int32_t i = 0; i < s.n_segments; i++) look(&b, &segment[i], c->window, &s);
-  if (b.input_kind == VIV_INPUT_TOKENS) compute->gather(compute, m->embed, b.tokens, s.rows, s.x);
-  else memcpy(s.x, b.rows, (size_t)(s.rows * c->d) * sizeof *s.x);
-  if (s.begin == 0) nn_tap_rows(b.taps, s.x, s.rows, c->d, "embed");
+  nn_enter(&m->nn, &b, s.x);
   rc = llama_layers(&s, error);
   if (rc < 0) return rc;
 
@@ -413,10 +391,6 @@ int32_t llama_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out
     nn_tap_rows(b.taps, s.u, s.rows, c->d, "final_norm");
   }
   nn_pick(s.x, c->d, b.logit_rows, b.n_logit_rows, s.y);
-  if (b.n_logit_rows) llama_logits(m, s.y, b.n_logit_rows, true, s.u, out->logits);
+  if (b.n_logit_rows) llama_logits(&m->nn, s.y, b.n_logit_rows, true, s.u, out->logits);
   return VIV_OK;
-
-no_memory:
-  return nn_fail(error, VIV_NOT_NOW, "eval", "no scratch memory for a batch of %d rows",
-                 (int)b.n_rows);
 }

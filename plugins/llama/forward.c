@@ -23,7 +23,7 @@
 
 /* cos_sin of every row; sequences beyond the original length use the long set for all positions. */
 static void rotary_tables(struct llama_step *s) {
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   const nn_rope *rope = &s->m->config.rope;
   for (int32_t i = 0; i < s->n_segments; i++) {
     const nn_segment *g = &s->segment[i];
@@ -38,8 +38,8 @@ static void rotary_tables(struct llama_step *s) {
 static void self_attention(struct llama_step *s, int32_t i, const struct llama_layer *w,
                            const float *u, float *y) {
   const struct llama_config *g = &s->m->config;
-  const viv_compute *c = s->m->compute;
-  const nn_kv *kv = &s->m->kv;
+  const viv_compute *c = s->m->nn.compute;
+  const nn_kv *kv = &s->m->nn.kv;
   int64_t rows = s->rows, half = g->rope.half;
 
   c->linear(c, w->wq, w->bq, u, s->q, rows); /* [rows, heads, head_dim] */
@@ -83,7 +83,7 @@ static void self_attention(struct llama_step *s, int32_t i, const struct llama_l
 /* y = Wdown (silu(Wgate u) * Wup u)        u, y [rows, d] */
 static void mlp(struct llama_step *s, const struct llama_layer *w, const float *u, float *y) {
   const struct llama_config *g = &s->m->config;
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   c->linear(c, w->gate, w->gate_bias, u, s->gate, s->rows); /* [rows, ff] */
   c->linear(c, w->up, w->up_bias, u, s->up, s->rows);       /* [rows, ff] */
   c->gate(c, g->act, s->gate, s->up, s->rows * g->ff);
@@ -101,7 +101,7 @@ static void capture(const struct llama_step *s, int32_t depth) {
 /* x [rows, d] through layers [begin, end), in place. */
 int32_t llama_layers(struct llama_step *s, viv_error *error) {
   const struct llama_config *g = &s->m->config;
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   const viv_batch *b = s->batch;
   int64_t rows = s->rows, d = g->d;
 
@@ -130,9 +130,10 @@ int32_t llama_layers(struct llama_step *s, viv_error *error) {
 }
 
 /* logits [n, vocab] of x [n, d]; scratch [n, d] */
-void llama_logits(const struct llama_model *m, const float *x, int64_t n, bool final_norm,
-                  float *scratch, float *logits) {
-  const viv_compute *c = m->compute;
+void llama_logits(const nn_model *model, const float *x, int64_t n, bool final_norm, float *scratch,
+                  float *logits) {
+  const struct llama_model *m = (const struct llama_model *)model;
+  const viv_compute *c = m->nn.compute;
   if (final_norm) c->rms_norm(c, x, m->norm, m->config.eps, n, m->config.d, scratch);
   c->linear(c, m->head, NULL, final_norm ? scratch : x, logits, n);
 }

@@ -5,20 +5,20 @@
 
 #include "nn/nn.h"
 
-enum { LLAMA_MAX_LAYERS = 1024, LLAMA_MAX_EOS = 16, LLAMA_PAGE = 32, LLAMA_SLACK = 512 };
+enum { LLAMA_MAX_LAYERS = 1024, LLAMA_PAGE = 32, LLAMA_SLACK = 512 };
 
 struct llama_config {
   int64_t d, ff, heads, kv_heads, head_dim, vocab, context;
   int64_t q, kv, qkv; /* heads * head_dim, kv_heads * head_dim, q + 2 kv */
   int32_t layers, act;
   float eps;
-  bool fused;                       /* qkv_proj and gate_up_proj (Phi-3) */
+  bool fused; /* qkv_proj and gate_up_proj (Phi-3) */
   bool qkv_bias, o_bias, mlp_bias;
-  bool tied;                        /* the head is the embedding */
-  bool drops;                       /* windowed layers let go of old keys */
-  int64_t window;                   /* 0: none */
+  bool tied;      /* the head is the embedding */
+  bool drops;     /* windowed layers let go of old keys */
+  int64_t window; /* 0: none */
   bool windowed[LLAMA_MAX_LAYERS];
-  int32_t bos, pad, n_eos, eos[LLAMA_MAX_EOS];
+  nn_special special;
   nn_rope rope;
 };
 
@@ -66,21 +66,17 @@ struct llama_layer {
 };
 
 struct llama_model {
-  const viv_host *host;
-  const viv_compute *compute;
+  nn_model nn;
   struct llama_config config;
   LLAMA_TOP(NN_FIELD)
   const viv_weight *head;    /* lm_head or embed */
   struct llama_layer *layer; /* [layers] */
   nn_kv_layer *kv_layer;     /* [layers + 1]: the last one holds each token's id and position */
-  nn_kv kv;
-  char cannot[512];
-  char about[512];
 };
 
 /* The keys that the rows of a tree or of given bits may see, for one kind of layer. */
 struct llama_mask {
-  uint8_t *bits;  /* [rows, stride] or NULL: what visible says, no more */
+  uint8_t *bits; /* [rows, stride] or NULL: what visible says, no more */
   int64_t stride;
   int64_t *begin; /* [rows] token of a row's first bit */
   int64_t window; /* for the kernel */
@@ -89,37 +85,36 @@ struct llama_mask {
 /* One pass of rows through layers [begin, end). */
 struct llama_step {
   const struct llama_model *m;
-  const viv_batch *batch;     /* skip sets, captured layers, poll */
+  const viv_batch *batch; /* skip sets, captured layers, poll */
   const viv_tap_sink *taps;
-  float *hidden;              /* where captured layers go: [n_capture, rows, d] */
+  float *hidden; /* where captured layers go: [n_capture, rows, d] */
   int64_t rows;
   int32_t begin, end;
-  bool store;                 /* keys and values of the rows are written at their slots */
-  const nn_segment *segment;  /* rows by sequence; tag 1: the long rotary set */
+  bool store;                /* keys and values of the rows are written at their slots */
+  const nn_segment *segment; /* rows by sequence; tag 1: the long rotary set */
   int32_t n_segments;
-  int32_t *pos;               /* [rows] rotary position */
-  int64_t *slot;              /* [rows] token of the cache that is the row's own */
-  int64_t *visible;           /* [rows] keys [0, visible) may be seen */
+  int32_t *pos;     /* [rows] rotary position */
+  int64_t *slot;    /* [rows] token of the cache that is the row's own */
+  int64_t *visible; /* [rows] keys [0, visible) may be seen */
   struct llama_mask full, windowed;
-  const viv_kv **pages;       /* [rows] cache of the layer at hand */
-  float *x;                   /* [rows, d] residual stream */
-  float *u;                   /* [rows, d] after a norm */
-  float *y;                   /* [rows, d] what a sub-layer adds */
-  float *q;                   /* [rows, heads, head_dim] */
-  float *k, *v;               /* [rows, kv_heads, head_dim] */
-  float *a;                   /* [rows, heads, head_dim] attention's result */
-  float *gate, *up;           /* [rows, ff] */
-  float *cos_sin;             /* [rows, R] */
+  const viv_kv **pages; /* [rows] cache of the layer at hand */
+  float *x;             /* [rows, d] residual stream */
+  float *u;             /* [rows, d] after a norm */
+  float *y;             /* [rows, d] what a sub-layer adds */
+  float *q;             /* [rows, heads, head_dim] */
+  float *k, *v;         /* [rows, kv_heads, head_dim] */
+  float *a;             /* [rows, heads, head_dim] attention's result */
+  float *gate, *up;     /* [rows, ff] */
+  float *cos_sin;       /* [rows, R] */
 };
 
 /* forward.c */
 int32_t llama_layers(struct llama_step *s, viv_error *error);
-void llama_logits(const struct llama_model *m, const float *x, int64_t n, bool final_norm,
-                  float *scratch, float *logits);
+void llama_logits(const nn_model *model, const float *x, int64_t n, bool final_norm, float *scratch,
+                  float *logits);
 /* eval.c */
 int32_t llama_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out *out,
                    viv_error *error);
-int32_t llama_info(const viv_plugin_model *model, viv_token_info *out);
 void llama_take(nn_scratch *a, const struct llama_config *c, int64_t rows, struct llama_step *s);
 /* plugin.c: reads config.json. tied_default: what an absent tie_word_embeddings means. */
 int32_t llama_config_read(const viv_host *host, const viv_json *json, bool tied_default,

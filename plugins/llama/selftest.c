@@ -94,8 +94,6 @@ static int32_t run(const viv_host *host, viv_error *error) {
 }
 
 const nn_selftest_api llama_selftest = {
-    .struct_size = sizeof llama_selftest,
-    .abi_major = VIV_ABI_MAJOR,
-    .abi_minor = VIV_ABI_MINOR,
+    NN_ABI(nn_selftest_api),
     .run = run,
 };

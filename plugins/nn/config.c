@@ -15,8 +15,8 @@ nn_config nn_config_open(const viv_host *host, const viv_json *node, const char 
 
 /* The first failure stays. */
 #define REFUSE(c, ...)                                                                             \
-  ((c)->status = (c)->status ? (c)->status                                                         \
-                             : nn_fail((c)->error, VIV_BAD_INPUT, (c)->where, __VA_ARGS__))
+  ((c)->status =                                                                                   \
+       (c)->status ? (c)->status : nn_fail((c)->error, VIV_BAD_INPUT, (c)->where, __VA_ARGS__))
 
 const viv_json *nn_key(const nn_config *c, const char *key) {
   const viv_json *v = c->host->json_member(c->node, nn_str(key));
@@ -152,9 +152,9 @@ int32_t nn_activation(nn_config *c, const char *key, const char *fallback) {
   static const struct {
     const char *name;
     int32_t kind;
-  } known[] = {{"silu", VIV_SILU},          {"swish", VIV_SILU},
-               {"gelu", VIV_GELU},          {"gelu_new", VIV_GELU_TANH},
-               {"relu", VIV_RELU},          {"gelu_pytorch_tanh", VIV_GELU_TANH}};
+  } known[] = {{"silu", VIV_SILU}, {"swish", VIV_SILU},
+               {"gelu", VIV_GELU}, {"gelu_new", VIV_GELU_TANH},
+               {"relu", VIV_RELU}, {"gelu_pytorch_tanh", VIV_GELU_TANH}};
   viv_str name = nn_text(c, key, fallback);
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (nn_is(name, known[i].name)) return known[i].kind;

@@ -48,6 +48,16 @@ void nn_read(void *mine, size_t mine_size, const void *theirs, uint32_t theirs_s
   memcpy(mine, theirs, n);
 }
 
+void nn_write(void *theirs, uint32_t theirs_size, const void *mine, size_t mine_size) {
+  memcpy(theirs, mine, theirs_size < mine_size ? theirs_size : mine_size);
+}
+
+const void *nn_interface_of(const nn_interface *list, size_t n, viv_str id) {
+  for (size_t i = 0; i < n; i++)
+    if (nn_is(id, list[i].id)) return list[i].api;
+  return NULL;
+}
+
 const viv_plugin *nn_entry(const viv_host *host, const viv_plugin *plugin, viv_error *error) {
   if (host->abi_major >= plugin->abi_major && host->abi_oldest_major <= plugin->abi_major)
     return plugin;

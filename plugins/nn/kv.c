@@ -160,7 +160,8 @@ void nn_kv_plan(const nn_kv *kv, uint64_t *fixed, uint64_t *per_token) {
     uint64_t pages = 1, bytes = page_bytes(kv, l);
     if (kv->layer[l].window > 0)
       pages = ((uint64_t)kv->layer[l].window + (uint64_t)kv->slack) / P + 2;
-    else *per_token += (bytes + P - 1) / P + 4 * sizeof(void *) / P + 1;
+    else
+      *per_token += (bytes + P - 1) / P + 4 * sizeof(void *) / P + 1;
     *fixed += pages * bytes + 2 * FIRST_TABLE * sizeof(void *);
   }
 }
@@ -322,8 +323,7 @@ int32_t nn_kv_truncate(nn_kv *kv, int32_t seq, int64_t len, viv_error *error) {
       return nn_fail(error, VIV_NEVER, "seq_truncate",
                      "layer %d looks back %lld tokens and has let go of those before token %lld: "
                      "it can't go back to length %lld (fork or snapshot the sequence earlier)",
-                     (int)l, (long long)kv->layer[l].window, (long long)run->first,
-                     (long long)len);
+                     (int)l, (long long)kv->layer[l].window, (long long)run->first, (long long)len);
   }
   for (int32_t l = 0; l < kv->n_layers; l++) {
     nn_kv_run *run = &s->run[l];
@@ -484,9 +484,13 @@ int32_t nn_kv_snapshot(const nn_kv *kv, int32_t seq, void *data, uint64_t capaci
   uint64_t need = snap_bytes(kv, s);
   *bytes = need;
   if (!data || capacity < need) return VIV_OK; /* the caller compares *bytes with its capacity */
-  snap_header head = {.version = 1, .dtype = (uint32_t)kv->dtype, .bytes = need,
-                      .state_bytes = kv->state_bytes, .last_base = s->last_base,
-                      .n_layers = kv->n_layers, .tag = s->tag};
+  snap_header head = {.version = 1,
+                      .dtype = (uint32_t)kv->dtype,
+                      .bytes = need,
+                      .state_bytes = kv->state_bytes,
+                      .last_base = s->last_base,
+                      .n_layers = kv->n_layers,
+                      .tag = s->tag};
   memcpy(head.magic, snap_magic, sizeof head.magic);
   char *start = (char *)data + sizeof head, *p = start;
   for (int32_t l = 0; l < kv->n_layers; l++) {

@@ -27,7 +27,36 @@ bool nn_is(viv_str a, const char *terminated);
  * Example: viv_batch b; nn_read(&b, sizeof b, batch, batch->struct_size); */
 void nn_read(void *mine, size_t mine_size, const void *theirs, uint32_t theirs_size);
 
-/* The body of viv_plugin_entry: the plugin's table when both sides speak a common ABI. */
+/* The other direction: as much of mine as they know. mine.struct_size is theirs then. */
+void nn_write(void *theirs, uint32_t theirs_size, const void *mine, size_t mine_size);
+
+/* ---- the plugin itself (fail.c) ---- */
+
+/* The first members of each table of functions. */
+#define NN_ABI(type)                                                                               \
+  .struct_size = sizeof(type), .abi_major = VIV_ABI_MAJOR, .abi_minor = VIV_ABI_MINOR
+
+/* The last lines of a plugin.c: its one exported function, which answers the interfaces listed when
+ * both sides speak a common ABI.
+ *
+ *   NN_PLUGIN("llama", "0.1.0", {VIV_MODEL_ID, &model_api}, {VIV_TOKEN_MODEL_ID, &token_api}) */
+#define NN_PLUGIN(name, number, ...)                                                               \
+  static const void *get_interface(viv_str id) {                                                   \
+    static const nn_interface list[] = {__VA_ARGS__};                                              \
+    return nn_interface_of(list, sizeof list / sizeof *list, id);                                  \
+  }                                                                                                \
+  const viv_plugin *viv_plugin_entry(const viv_host *host, viv_error *error) {                     \
+    static const viv_plugin plugin = {NN_ABI(viv_plugin), .id = {name, sizeof(name) - 1},          \
+                                      .version = {number, sizeof(number) - 1},                     \
+                                      .get_interface = get_interface};                             \
+    return nn_entry(host, &plugin, error);                                                         \
+  }
+
+typedef struct nn_interface {
+  const char *id;
+  const void *api;
+} nn_interface;
+const void *nn_interface_of(const nn_interface *list, size_t n, viv_str id); /* NULL: not listed */
 const viv_plugin *nn_entry(const viv_host *host, const viv_plugin *plugin, viv_error *error);
 
 /* ---- config.json (config.c) ---- */
@@ -126,13 +155,13 @@ typedef struct nn_loader {
   const viv_compute *compute;
   const viv_model_source *source;
   viv_error *error;
-  int32_t pass;      /* private */
+  int32_t pass; /* private */
   int32_t status;
   int32_t mismatches;
   char prefix[96];
   char report[400];
-  uint64_t bytes;       /* what the weights take from the model's arena */
-  struct nn_lot *lot;   /* private: names of the checkpoint that nobody has claimed yet */
+  uint64_t bytes;     /* what the weights take from the model's arena */
+  struct nn_lot *lot; /* private: names of the checkpoint that nobody has claimed yet */
   int64_t n_strangers, n_named;
   char strangers[200];
 } nn_loader;
@@ -209,9 +238,6 @@ static inline bool nn_bit(const uint64_t *bits, int32_t i) {
 }
 /* VIV_OK, or what the host's poll answers. */
 int32_t nn_poll(const viv_batch *b, viv_error *error);
-/* The body of a token model's embed(). */
-int32_t nn_embed(const viv_compute *c, const viv_weight *table, int64_t vocab,
-                 const int32_t *tokens, int32_t n, float *rows, viv_error *error);
 /* rows ids[0..n) of x [., width] side by side in y [n, width] */
 void nn_pick(const float *x, int64_t width, const int32_t *ids, int64_t n, float *y);
 
@@ -252,7 +278,7 @@ typedef struct nn_kv_layer {
 } nn_kv_layer;
 
 typedef struct nn_kv_run {
-  viv_kv pages; /* what attention reads: views of k and v */
+  viv_kv pages;  /* what attention reads: views of k and v */
   void **k, **v; /* [cap] */
   int64_t cap;   /* pages */
   int64_t len;   /* tokens */
@@ -335,6 +361,90 @@ void nn_kv_put(const nn_kv *kv, const viv_compute *c, const nn_kv_seq *s, int32_
 /* Keys (or values) of tokens [begin, end) as out [heads, end - begin, dim]. */
 void nn_kv_read(const nn_kv *kv, const viv_compute *c, const nn_kv_seq *s, int32_t layer,
                 bool values, int64_t begin, int64_t end, int64_t heads, int64_t dim, float *out);
+
+/* ---- token models (token.c) ---- */
+
+enum { NN_MAX_EOS = 16 };
+
+/* Tokens with a meaning of their own: bos_token_id, pad_token_id (-1: none), eos_token_id. */
+typedef struct nn_special {
+  int32_t bos, pad, n_eos, eos[NN_MAX_EOS];
+} nn_special;
+void nn_special_read(nn_config *c, int64_t vocab, nn_special *out);
+/* An info with these tokens; the rest is the plugin's to fill. special lives as long as the info. */
+viv_token_info nn_info_of(const nn_special *special);
+
+/* What a token model's struct begins with (struct x_model { nn_model nn; ... }), so that the calls
+ * below know their way in it. open() fills all of it. */
+typedef struct nn_model nn_model;
+struct nn_model {
+  const viv_host *host;
+  const viv_compute *compute;
+  nn_kv kv;
+  viv_token_info info;
+  const viv_weight *table; /* [vocab, d] the embedding */
+  /* logits [n, vocab] of x [n, d]; normed [n, d] is scratch of the final norm, if that is wanted */
+  void (*logits)(const nn_model *m, const float *x, int64_t n, bool final_norm, float *normed,
+                 float *logits);
+  /* Can a sequence that came from outside be this model's? NULL: sizes and checksum say enough. */
+  bool (*possible)(const nn_model *m, const nn_kv_seq *s);
+  char cannot[512]; /* for info.cannot */
+  char about[512];  /* what describe() answers */
+};
+
+/* Sets host and compute, and all else to zero. */
+int32_t nn_model_begin(nn_model *m, const viv_host *host, viv_error *error);
+/* The answer of plan(). row_bytes: scratch of one row, its nn_segment not counted. */
+void nn_plan_write(viv_memory_plan *out, const nn_kv *kv, uint64_t model_bytes, uint64_t row_bytes);
+void nn_close(viv_plugin_model *model);
+viv_str nn_describe(const viv_plugin_model *model);
+
+/* The two tables of a token model, with the calls on an nn_model that are the same everywhere; the
+ * plugin names the others.
+ *
+ *   static const viv_model_api model_api = NN_MODEL_API(.plan = plan, .open = open_model);
+ *   static const viv_token_api token_api = NN_TOKEN_API(.eval = llama_eval, .embed = nn_embed); */
+/* clang-format off */
+#define NN_MODEL_API(...)                                                                          \
+  {NN_ABI(viv_model_api), .close = nn_close, .describe = nn_describe, __VA_ARGS__}
+#define NN_TOKEN_API(...)                                                                          \
+  {NN_ABI(viv_token_api), .info = nn_info, .seq_open = nn_seq_open, .seq_close = nn_seq_close,     \
+   .seq_len = nn_seq_len, .seq_fork = nn_seq_fork, .snapshot = nn_snapshot, .restore = nn_restore, \
+   .head = nn_head, __VA_ARGS__}
+/* clang-format on */
+
+int32_t nn_info(const viv_plugin_model *model, viv_token_info *out);
+int32_t nn_seq_open(viv_plugin_model *model, int32_t *seq, viv_error *error);
+void nn_seq_close(viv_plugin_model *model, int32_t seq);
+int64_t nn_seq_len(const viv_plugin_model *model, int32_t seq);
+int32_t nn_seq_truncate(viv_plugin_model *model, int32_t seq, int64_t len, viv_error *error);
+int32_t nn_seq_gather(viv_plugin_model *model, int32_t seq, int64_t base, const int32_t *index,
+                      int32_t n, viv_error *error);
+int32_t nn_seq_fork(viv_plugin_model *model, int32_t seq, int32_t *out, viv_error *error);
+int32_t nn_snapshot(viv_plugin_model *model, int32_t seq, void *data, uint64_t capacity,
+                    uint64_t *bytes, viv_error *error);
+int32_t nn_restore(viv_plugin_model *model, int32_t seq, const void *data, uint64_t bytes,
+                   viv_error *error);
+int32_t nn_head(viv_plugin_model *model, const float *rows, int32_t n, int32_t final_norm,
+                viv_arena *scratch, float *logits, viv_error *error);
+int32_t nn_embed(viv_plugin_model *model, const int32_t *tokens, int32_t n, float *rows,
+                 viv_error *error);
+
+/* The first lines of each eval(): b becomes our copy of the batch, which passed nn_batch_check and
+ * names only sequences that exist; the segments [n_rows] come from its scratch. What the model itself
+ * can't do is refused after that, still before anything is changed. */
+int32_t nn_batch_read(const nn_model *m, const viv_batch *batch, const viv_eval_out *out,
+                      viv_batch *b, nn_scratch *scratch, nn_segment **segments, int32_t *n_segments,
+                      viv_error *error);
+int32_t nn_no_scratch(const viv_batch *b, viv_error *error); /* the error of a full scratch arena */
+/* How many tokens the layers [begin, end) hold, without those whose attention the batch leaves out:
+ * they must agree. -1: it leaves out all of them. */
+int32_t nn_base(const nn_kv_seq *s, const viv_batch *b, int32_t begin, int32_t end, int64_t *base,
+                viv_error *error);
+/* The segment's sequence will have `total` tokens: does the model allow so many? */
+int32_t nn_context_check(const nn_model *m, const nn_segment *g, int64_t total, viv_error *error);
+/* The batch's rows x [n_rows, d]: embeddings of its tokens, or what it brings. Tap: "embed". */
+void nn_enter(const nn_model *m, const viv_batch *b, float *x);
 
 /* ---- self-test ---- */
 

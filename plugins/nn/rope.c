@@ -64,8 +64,9 @@ void nn_rope_read(nn_config *c, int64_t head_dim, int64_t max_positions, nn_rope
   for (int32_t i = 0; i < half; i++) f[i] = pow(base, -2.0 * i / R);
 
   viv_str type = nn_str("default");
-  if (scaling) type = nn_key(&s, "rope_type") ? nn_text(&s, "rope_type", "default")
-                                              : nn_text(&s, "type", "default");
+  if (scaling)
+    type = nn_key(&s, "rope_type") ? nn_text(&s, "rope_type", "default")
+                                   : nn_text(&s, "type", "default");
   if (nn_is(type, "default")) {
     /* as they are */
   } else if (nn_is(type, "linear")) {

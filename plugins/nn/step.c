@@ -91,18 +91,6 @@ int32_t nn_poll(const viv_batch *b, viv_error *error) {
   return nn_fail(error, rc, "eval", "stopped between two layers, as the host asked");
 }
 
-int32_t nn_embed(const viv_compute *c, const viv_weight *table, int64_t vocab,
-                 const int32_t *tokens, int32_t n, float *rows, viv_error *error) {
-  if (n < 0 || (n && (!tokens || !rows)))
-    return nn_fail(error, VIV_BAD_INPUT, "embed", "%d tokens, or no memory given", (int)n);
-  for (int32_t i = 0; i < n; i++)
-    if (tokens[i] < 0 || tokens[i] >= vocab)
-      return nn_fail(error, VIV_BAD_INPUT, "embed", "token %d is not in the vocabulary of %lld",
-                     (int)tokens[i], (long long)vocab);
-  if (n) c->gather(c, table, tokens, n, rows);
-  return VIV_OK;
-}
-
 void nn_pick(const float *x, int64_t width, const int32_t *ids, int64_t n, float *y) {
   for (int64_t i = 0; i < n; i++)
     memcpy(y + i * width, x + ids[i] * width, (size_t)width * sizeof *y);

@@ -85,8 +85,8 @@ static bool same_shape(const viv_tensor *t, int64_t rows, int64_t cols) {
 static void shape_text(char *text, size_t size, const viv_tensor *t) {
   size_t used = (size_t)snprintf(text, size, "[");
   for (int32_t a = 0; a < t->ndim && used < size; a++)
-    used += (size_t)snprintf(text + used, size - used, "%s%lld", a ? ", " : "",
-                             (long long)t->shape[a]);
+    used +=
+        (size_t)snprintf(text + used, size - used, "%s%lld", a ? ", " : "", (long long)t->shape[a]);
   if (used < size) snprintf(text + used, size - used, "]");
 }
 
@@ -100,8 +100,10 @@ static void check(nn_loader *l, const char *name, int64_t begin, int64_t end, in
   }
   if (!same_shape(&t, total, cols)) {
     shape_text(have, sizeof have, &t);
-    if (cols == 1) snprintf(want, sizeof want, "[%lld]", (long long)total);
-    else snprintf(want, sizeof want, "[%lld, %lld]", (long long)total, (long long)cols);
+    if (cols == 1)
+      snprintf(want, sizeof want, "[%lld]", (long long)total);
+    else
+      snprintf(want, sizeof want, "[%lld, %lld]", (long long)total, (long long)cols);
     mismatch(l, "%s is %s, expected %s", name, have, want);
     return;
   }
@@ -134,8 +136,10 @@ static void load(nn_loader *l, const char *name, void *field, int64_t begin, int
     else
       rc = l->compute->weight_rows(l->compute, l->source->arena, &t, begin, end, policy, &w,
                                    l->error);
-    if (rc < 0) l->status = rc;
-    else memcpy(field, &w, sizeof w);
+    if (rc < 0)
+      l->status = rc;
+    else
+      memcpy(field, &w, sizeof w);
   } else {
     const float *x = l->compute->floats(l->compute, l->source->arena, &t);
     if (!x) {
@@ -222,9 +226,12 @@ void nn_load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t
   char full[224];
   snprintf(full, sizeof full, "%s%s", l->prefix, name);
   if (!wanted) return;
-  if (l->pass == PASS_CHECK) check(l, full, begin, end, total, cols, kind);
-  else if (l->pass == PASS_LOAD) load(l, full, field, begin, end, total, cols, kind);
-  else l->lot->claimed[slot_of(l->lot, nn_str(full))] = true; /* a free slot's mark means nothing */
+  if (l->pass == PASS_CHECK)
+    check(l, full, begin, end, total, cols, kind);
+  else if (l->pass == PASS_LOAD)
+    load(l, full, field, begin, end, total, cols, kind);
+  else
+    l->lot->claimed[slot_of(l->lot, nn_str(full))] = true; /* a free slot's mark means nothing */
 }
 
 int32_t nn_weights_check(const viv_host *host, const viv_compute *compute,

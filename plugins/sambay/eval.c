@@ -38,7 +38,7 @@ float *sambay_kept_inputs(const struct sambay_config *c, struct sambay_kept *k, 
 int32_t sambay_truncate(viv_plugin_model *model, int32_t seq, int64_t len, viv_error *error) {
   struct sambay_model *m = (struct sambay_model *)model;
   const struct sambay_config *c = &m->config;
-  nn_kv_seq *s = nn_kv_get(&m->kv, seq);
+  nn_kv_seq *s = nn_kv_get(&m->nn.kv, seq);
   if (!s) return nn_fail(error, VIV_BAD_INPUT, "seq_truncate", "there is no sequence %d", (int)seq);
   struct sambay_kept *kept = s->kept;
   bool whole = true; /* nothing recurrent has to go back */
@@ -51,7 +51,7 @@ int32_t sambay_truncate(viv_plugin_model *model, int32_t seq, int64_t len, viv_e
   /* Lengths first: they say which states went too far; then the states. */
   bool went[SAMBAY_MAX_LAYERS];
   for (int32_t i = 0; i <= c->half; i += 2) went[i] = s->run[i].len > len;
-  int32_t rc = nn_kv_truncate(&m->kv, seq, len, error);
+  int32_t rc = nn_kv_truncate(&m->nn.kv, seq, len, error);
   if (rc < 0) return rc;
   for (int32_t i = 0; i <= c->half; i += 2) {
     struct sambay_state state = sambay_state_of(c, s->state, i);
@@ -70,7 +70,7 @@ int32_t sambay_truncate(viv_plugin_model *model, int32_t seq, int64_t len, viv_e
         state.tail[ch * (c->K - 1) + t] = columns[(t + 1) * c->d_in + ch];
     }
   }
-  if (!len) nn_kv_keep(&m->kv, s, NULL, 0);
+  if (!len) nn_kv_keep(&m->nn.kv, s, NULL, 0);
   return VIV_OK;
 }
 
@@ -126,22 +126,6 @@ static int32_t check_kinds(const struct sambay_config *c, const viv_batch *b, vi
   return VIV_OK;
 }
 
-/* The layers that take part must hold the same tokens. */
-static int32_t base_of(const struct sambay_model *m, const viv_batch *b, const nn_kv_seq *s,
-                       int64_t *base, viv_error *error) {
-  int32_t first = -1;
-  for (int32_t i = 0; i <= m->config.half + 1; i++) {
-    if (nn_bit(b->skip_attn, i)) continue;
-    if (first < 0) first = i;
-    if (s->run[i].len != s->run[first].len)
-      REFUSE("layer %d of a sequence holds %lld tokens, layer %d %lld (an earlier batch skipped "
-             "one): truncate to the shorter length, or go on with a fork from before",
-             (int)first, (long long)s->run[first].len, (int)i, (long long)s->run[i].len);
-  }
-  *base = first < 0 ? 0 : s->run[first].len;
-  return VIV_OK;
-}
-
 /* Does somebody want rows of the cross-decoder beside the logits? */
 static bool wants_all_rows(const struct sambay_config *c, const viv_batch *b) {
   for (int32_t i = 0; i < b->n_capture; i++)
@@ -187,7 +171,7 @@ static void tap_caches(const struct sambay_model *m, const viv_tap_sink *taps, n
     int64_t len = seq->run[i].len, begin = cache_begin(c, i, len);
     for (int32_t v = 0; v < 2; v++) {
       if (len == begin || !wants_cache(c, taps, i, v)) continue;
-      nn_kv_read(&m->kv, m->compute, seq, i, v, begin, len, c->kv_heads, c->head_dim, memory);
+      nn_kv_read(&m->nn.kv, m->nn.compute, seq, i, v, begin, len, c->kv_heads, c->head_dim, memory);
       if (i > c->half)
         nn_tap_state(taps, memory, c->kv_heads, len - begin, c->head_dim,
                      v ? "shared_v" : "shared_k");
@@ -201,10 +185,10 @@ static void tap_caches(const struct sambay_model *m, const viv_tap_sink *taps, n
 /* Pages for what the segment writes; tokens that nobody counts yet change nothing. */
 static int32_t make_room(struct sambay_model *m, const viv_batch *b, const nn_segment *g,
                          viv_error *error) {
-  nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
+  nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
   for (int32_t l = 0; l <= m->config.half + 1; l++) {
     if (nn_bit(b->skip_attn, l)) continue;
-    int32_t rc = nn_kv_reserve(&m->kv, seq, l, g->base, g->base + g->n, error);
+    int32_t rc = nn_kv_reserve(&m->nn.kv, seq, l, g->base, g->base + g->n, error);
     if (rc < 0) return rc;
   }
   return VIV_OK;
@@ -213,9 +197,9 @@ static int32_t make_room(struct sambay_model *m, const viv_batch *b, const nn_se
 /* A block for each sequence to keep its states in: all of them or none. */
 static bool take_blocks(struct sambay_model *m, const nn_segment *g, int32_t n, void **block) {
   for (int32_t i = 0; i < n; i++) {
-    block[i] = nn_kv_block(&m->kv, sambay_kept_bytes(&m->config, g[i].n));
+    block[i] = nn_kv_block(&m->nn.kv, sambay_kept_bytes(&m->config, g[i].n));
     if (block[i]) continue;
-    while (i--) nn_kv_block_free(&m->kv, block[i], sambay_kept_bytes(&m->config, g[i].n));
+    while (i--) nn_kv_block_free(&m->nn.kv, block[i], sambay_kept_bytes(&m->config, g[i].n));
     return false;
   }
   return true;
@@ -225,35 +209,28 @@ int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_ou
                     viv_error *error) {
   struct sambay_model *m = (struct sambay_model *)model;
   const struct sambay_config *c = &m->config;
-  const viv_compute *compute = m->compute;
+  const viv_compute *compute = m->nn.compute;
   viv_batch b;
-  viv_token_info info = {.struct_size = sizeof info};
-  nn_read(&b, sizeof b, batch, batch->struct_size);
-  sambay_info(model, &info);
-  if (b.n_rows < 1) REFUSE("a batch of %d rows", (int)b.n_rows);
-  int32_t rc = check_kinds(c, &b, error);
+  nn_scratch a;
+  nn_segment *segment;
+  int32_t n_segments;
+  int32_t rc = nn_batch_read(&m->nn, batch, out, &b, &a, &segment, &n_segments, error);
+  if (rc >= 0) rc = check_kinds(c, &b, error);
   if (rc < 0) return rc;
 
   struct sambay_step s = {.m = m, .batch = &b, .taps = b.taps, .hidden = out->hidden};
   s.rows = b.n_rows;
   s.keep = (b.flags & VIV_BATCH_KEEP_STATES) != 0;
-  nn_scratch a = {.host = m->host, .arena = b.scratch};
-  nn_segment *segment = nn_take(&a, b.n_rows, sizeof *segment);
-  if (!segment) goto no_memory;
-  rc = nn_batch_check(&b, out, &info, segment, &s.n_segments, error);
-  if (rc < 0) return rc;
   s.segment = segment;
+  s.n_segments = n_segments;
   sambay_take(&a, c, b.n_rows, &s);
   int64_t tap_size = 0;
   for (int32_t i = 0; i < s.n_segments; i++) {
     nn_segment *g = &segment[i];
-    const nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
-    if (!seq) REFUSE("row %d: there is no sequence %d", (int)g->first, (int)g->seq);
-    rc = base_of(m, &b, seq, &g->base, error);
+    rc = nn_base(nn_kv_get(&m->nn.kv, g->seq), &b, 0, c->half + 2, &g->base, error);
+    if (g->base < 0) g->base = 0;
+    if (rc >= 0) rc = nn_context_check(&m->nn, g, g->base + g->n, error);
     if (rc < 0) return rc;
-    if (g->base + g->n > c->context)
-      REFUSE("sequence %d would have %lld tokens, the model allows %lld", (int)g->seq,
-             (long long)g->base + g->n, (long long)c->context);
     for (int32_t r = g->first; b.pos && r < g->first + g->n; r++)
       if (b.pos[r] != g->base + (r - g->first))
         REFUSE("row %d: position %d, but the next one is %lld, and the model knows no other",
@@ -265,11 +242,11 @@ int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_ou
   uint64_t state_bytes = sambay_state_bytes(c);
   char *before = b.kv_write == VIV_KV_NONE ? nn_take(&a, s.n_segments, state_bytes) : NULL;
   void **block = s.keep ? nn_take(&a, s.n_segments, sizeof *block) : NULL;
-  if (a.failed) goto no_memory;
+  if (a.failed) return nn_no_scratch(&b, error);
 
   for (int32_t i = 0; i < s.n_segments; i++) {
     const nn_segment *g = &segment[i];
-    nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
+    nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
     rc = make_room(m, &b, g, error);
     if (rc < 0) return rc;
     for (int32_t r = g->first; r < g->first + g->n; r++) {
@@ -288,11 +265,9 @@ int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_ou
     const nn_segment *g = &segment[i];
     struct sambay_kept *kept = s.keep ? block[i] : NULL;
     if (kept) *kept = (struct sambay_kept){g->base, g->n};
-    nn_kv_keep(&m->kv, s.seq[g->first], kept, kept ? sambay_kept_bytes(c, g->n) : 0);
+    nn_kv_keep(&m->nn.kv, s.seq[g->first], kept, kept ? sambay_kept_bytes(c, g->n) : 0);
   }
-  if (b.input_kind == VIV_INPUT_TOKENS) compute->gather(compute, m->embed, b.tokens, s.rows, s.x);
-  else memcpy(s.x, b.rows, (size_t)(s.rows * c->d) * sizeof *s.x);
-  nn_tap_rows(b.taps, s.x, s.rows, c->d, "embed");
+  nn_enter(&m->nn, &b, s.x);
   rc = sambay_self_decoder(&s, error);
   if (rc < 0) return rc;
   bool all = wants_all_rows(c, &b);
@@ -303,9 +278,9 @@ int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_ou
 
   for (int32_t i = 0; i < s.n_segments; i++) {
     const nn_segment *g = &segment[i];
-    nn_kv_seq *seq = nn_kv_get(&m->kv, g->seq);
+    nn_kv_seq *seq = nn_kv_get(&m->nn.kv, g->seq);
     for (int32_t l = 0; !before && l <= c->half + 1; l++)
-      if (!nn_bit(b.skip_attn, l)) nn_kv_commit(&m->kv, seq, l, g->base, g->base + g->n);
+      if (!nn_bit(b.skip_attn, l)) nn_kv_commit(&m->nn.kv, seq, l, g->base, g->base + g->n);
     if (!before) seq->last_base = g->base;
     tap_caches(m, b.taps, seq, tap_memory);
     if (before) memcpy(seq->state, before + (uint64_t)i * state_bytes, state_bytes);
@@ -319,10 +294,6 @@ int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_ou
     nn_pick(s.x, c->d, b.logit_rows, b.n_logit_rows, s.y);
     x = s.y;
   }
-  if (b.n_logit_rows) sambay_logits(m, x, b.n_logit_rows, true, s.u, out->logits);
+  if (b.n_logit_rows) sambay_logits(&m->nn, x, b.n_logit_rows, true, s.u, out->logits);
   return VIV_OK;
-
-no_memory:
-  return nn_fail(error, VIV_NOT_NOW, "eval", "no scratch memory for a batch of %d rows",
-                 (int)b.n_rows);
 }

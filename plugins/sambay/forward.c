@@ -47,7 +47,7 @@ float sambay_lambda(const struct sambay_layer *w, int64_t dim, int32_t i) {
 }
 
 static void layer_norm(const struct sambay_step *s, const float *w, const float *b) {
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   c->layer_norm(c, s->x, w, b, s->m->config.eps, s->rows, s->m->config.d, s->u);
 }
 
@@ -59,7 +59,7 @@ static void layer_norm(const struct sambay_step *s, const float *w, const float 
 static void mamba(struct sambay_step *s, int32_t i, const struct sambay_layer *w, const float *u,
                   float *y) {
   const struct sambay_config *g = &s->m->config;
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   int64_t rows = s->rows, d_in = g->d_in, N = g->N, K = g->K;
 
   c->linear(c, w->in_x, NULL, u, s->in, rows); /* [rows, d_in] */
@@ -127,7 +127,7 @@ static void mamba(struct sambay_step *s, int32_t i, const struct sambay_layer *w
 
 /* Gated memory unit:  y = Wout( silu(Win u) * m )        u, y [rows, d]   m [rows, d_in] */
 static void gmu(struct sambay_step *s, const struct sambay_layer *w, const float *u, float *y) {
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   c->linear(c, w->gmu_in, NULL, u, s->z, s->rows); /* [rows, d_in] */
   c->gate(c, VIV_SILU, s->z, s->memory, s->rows * s->m->config.d_in);
   c->linear(c, w->gmu_out, NULL, s->z, y, s->rows);
@@ -136,13 +136,13 @@ static void gmu(struct sambay_step *s, const struct sambay_layer *w, const float
 /* Keys and values of u [rows, d] go to the rows' slots of cache i. */
 static void keys_and_values(struct sambay_step *s, int32_t i, const struct sambay_layer *w,
                             const float *u) {
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   int64_t kv = s->m->config.kv;
   c->linear(c, w->wk, w->bk, u, s->k, s->rows); /* [rows, kv_heads, head_dim] */
   c->linear(c, w->wv, w->bv, u, s->v, s->rows); /* [rows, kv_heads, head_dim] */
   for (int32_t n = 0; n < s->n_segments; n++) {
     const nn_segment *b = &s->segment[n];
-    nn_kv_put(&s->m->kv, c, s->seq[b->first], i, s->slot + b->first, b->n, s->k + b->first * kv,
+    nn_kv_put(&s->m->nn.kv, c, s->seq[b->first], i, s->slot + b->first, b->n, s->k + b->first * kv,
               s->v + b->first * kv);
   }
 }
@@ -156,20 +156,20 @@ static void keys_and_values(struct sambay_step *s, int32_t i, const struct samba
 static void differential_attention(struct sambay_step *s, const struct sambay_layer *w,
                                    int32_t cache, int64_t window, const float *u, float *y) {
   const struct sambay_config *g = &s->m->config;
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   int64_t rows = s->rows, D = g->head_dim, pairs = g->heads / 2;
 
   c->linear(c, w->wq, w->bq, u, s->q, rows); /* [rows, heads, D] */
   for (int64_t r = 0; r < rows; r++) s->pages[r] = &s->seq[r]->run[cache].pages;
   viv_attention args = {
       .struct_size = sizeof args,
-      .kv_dtype = s->m->kv.dtype,
+      .kv_dtype = s->m->nn.kv.dtype,
       .rows = (int32_t)rows,
       .heads = (int32_t)g->heads,
       .head_dim = (int32_t)D,
       .value_dim = (int32_t)(2 * D),
       .kv_heads = (int32_t)g->kv_heads,
-      .page_tokens = s->m->kv.page_tokens,
+      .page_tokens = s->m->nn.kv.page_tokens,
       .k_width = (int32_t)g->kv,
       .v_width = (int32_t)g->kv,
       .k_offset = s->m->k_offset,
@@ -193,7 +193,7 @@ static void differential_attention(struct sambay_step *s, const struct sambay_la
 
 /* y = fc2( silu(gate) * value ),  [gate | value] = fc1 u       u, y [rows, d] */
 static void mlp(struct sambay_step *s, const struct sambay_layer *w, const float *u, float *y) {
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   c->linear(c, w->fc1, NULL, u, s->fc, s->rows); /* [rows, 2 ff] */
   c->glu(c, VIV_SILU, s->fc, s->act, s->rows, s->m->config.ff);
   c->linear(c, w->fc2, NULL, s->act, y, s->rows);
@@ -209,7 +209,7 @@ static void capture(const struct sambay_step *s, int32_t depth) {
 /* Adds what a mixer gave, then the MLP: the second half of every layer. */
 static int32_t finish_layer(struct sambay_step *s, int32_t i, bool mixed, viv_error *error) {
   const struct sambay_layer *w = &s->m->layer[i];
-  const viv_compute *c = s->m->compute;
+  const viv_compute *c = s->m->nn.compute;
   int64_t rows = s->rows, d = s->m->config.d;
   if (mixed) {
     nn_tap_rows(s->taps, s->y, rows, d, "layer.%d.mixer", (int)i);
@@ -278,8 +278,10 @@ int32_t sambay_cross_decoder(struct sambay_step *s, viv_error *error) {
     bool mixes = !nn_bit(s->batch->skip_attn, i);
     if (mixes) {
       layer_norm(s, w->norm1, w->norm1_bias);
-      if (w->mixer == SAMBAY_GMU) gmu(s, w, s->u, s->y);
-      else differential_attention(s, w, g->half + 1, 0, s->u, s->y);
+      if (w->mixer == SAMBAY_GMU)
+        gmu(s, w, s->u, s->y);
+      else
+        differential_attention(s, w, g->half + 1, 0, s->u, s->y);
     }
     int32_t rc = finish_layer(s, i, mixes, error);
     if (rc < 0) return rc;
@@ -288,9 +290,10 @@ int32_t sambay_cross_decoder(struct sambay_step *s, viv_error *error) {
 }
 
 /* logits [n, vocab] of x [n, d]; scratch [n, d] */
-void sambay_logits(const struct sambay_model *m, const float *x, int64_t n, bool final_norm,
+void sambay_logits(const nn_model *model, const float *x, int64_t n, bool final_norm,
                    float *scratch, float *logits) {
-  const viv_compute *c = m->compute;
+  const struct sambay_model *m = (const struct sambay_model *)model;
+  const viv_compute *c = m->nn.compute;
   const struct sambay_config *g = &m->config;
   if (final_norm) c->layer_norm(c, x, m->norm, m->norm_bias, g->eps, n, g->d, scratch);
   c->linear(c, m->head, m->head_bias, final_norm ? scratch : x, logits, n);

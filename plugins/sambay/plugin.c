@@ -5,13 +5,6 @@
 
 #include "sambay/sambay.h"
 
-static struct sambay_model *self(viv_plugin_model *model) {
-  return (struct sambay_model *)model;
-}
-static const struct sambay_model *self_const(const viv_plugin_model *model) {
-  return (const struct sambay_model *)model;
-}
-
 /* ---- config.json ---- */
 
 /* The mamba_* keys may be absent; then the shapes of layer 0 say the same. */
@@ -49,8 +42,7 @@ static int32_t config_read(const viv_host *host, const viv_model_source *source,
   }
 
   int64_t expand = nn_int(&k, "mamba_expand", 0, 1, 64);
-  c->d_in = expand ? expand * c->d
-                   : nn_axis(host, source, "model.layers.0.attn.D", 0, 2 * c->d);
+  c->d_in = expand ? expand * c->d : nn_axis(host, source, "model.layers.0.attn.D", 0, 2 * c->d);
   c->N = nn_int(&k, "mamba_d_state", nn_axis(host, source, "model.layers.0.attn.A_log", -1, 16), 1,
                 1024);
   c->K = nn_int(&k, "mamba_d_conv",
@@ -66,12 +58,9 @@ static int32_t config_read(const viv_host *host, const viv_model_source *source,
                    "mamba_dt_rank must be a whole number or \"auto\"");
   c->R = rank;
   c->dt_bc = c->R + 2 * c->N;
-  c->tied = nn_flag(&k, "tie_word_embeddings",
-                    nn_axis(host, source, "lm_head.weight", 0, 0) == 0);
+  c->tied = nn_flag(&k, "tie_word_embeddings", nn_axis(host, source, "lm_head.weight", 0, 0) == 0);
   c->head_bias = nn_flag(&k, "lm_head_bias", false);
-  c->bos = (int32_t)nn_int(&k, "bos_token_id", -1, -1, c->vocab - 1);
-  c->pad = (int32_t)nn_int(&k, "pad_token_id", -1, -1, c->vocab - 1);
-  c->n_eos = nn_ints(&k, "eos_token_id", c->eos, SAMBAY_MAX_EOS, 0, c->vocab - 1);
+  nn_special_read(&k, c->vocab, &c->special);
   if (!k.status && (c->d_in < 1 || c->d_in > 1 << 20 || c->N < 1 || c->N > 1024 || c->K < 2 ||
                     c->K > 64 || c->R < 1 || c->R > 1 << 16))
     return nn_fail(error, VIV_BAD_INPUT, "model.layers.0.attn",
@@ -114,7 +103,7 @@ static void tables(nn_loader *l, void *model) {
 /* What follows from the weights once and for all: A, lambda, the scaled norm, heads' places. */
 static bool derive(struct sambay_model *m, viv_arena *arena) {
   const struct sambay_config *c = &m->config;
-  const viv_host *host = m->host;
+  const viv_host *host = m->nn.host;
   int64_t D = c->head_dim;
   m->k_offset = host->arena_alloc(arena, (uint64_t)c->heads * sizeof *m->k_offset);
   m->v_offset = host->arena_alloc(arena, (uint64_t)c->heads * sizeof *m->v_offset);
@@ -151,61 +140,49 @@ static void cache_layers(const struct sambay_config *c, nn_kv_layer *layer) {
 
 static int32_t plan(const viv_host *host, const viv_model_source *source, viv_memory_plan *out,
                     viv_error *error) {
-  struct sambay_model m = {.host = host, .compute = nn_compute(host, error)};
-  struct sambay_config *c = &m.config;
-  if (!m.compute) return VIV_NEVER;
-  int32_t rc = config_read(host, source, c, error);
-  uint64_t weights = 0, fixed, token;
-  if (rc >= 0) rc = nn_weights_check(host, m.compute, source, tables, &m, &weights, error);
+  struct sambay_model m = {0};
+  const struct sambay_config *c = &m.config;
+  uint64_t weights = 0;
+  int32_t rc = nn_model_begin(&m.nn, host, error);
+  if (rc >= 0) rc = config_read(host, source, &m.config, error);
+  if (rc >= 0) rc = nn_weights_check(host, m.nn.compute, source, tables, &m, &weights, error);
   if (rc < 0) return rc;
   nn_kv_layer layer[SAMBAY_MAX_LAYERS];
   cache_layers(c, layer);
-  nn_kv_init(&m.kv, host, NULL, layer, c->half + 2, SAMBAY_PAGE, 0, c->context,
+  nn_kv_init(&m.nn.kv, host, NULL, layer, c->half + 2, SAMBAY_PAGE, 0, c->context,
              sambay_state_bytes(c));
-  nn_kv_plan(&m.kv, &fixed, &token);
   struct sambay_step s;
   nn_scratch one = {.host = host}, many = {.host = host};
   sambay_take(&one, c, 64, &s);
   sambay_take(&many, c, 128, &s);
   uint64_t row = (many.bytes - one.bytes + 63) / 64;
-  viv_memory_plan p = {.struct_size = out->struct_size};
-  p.model_bytes = weights + sizeof m +
-                  (uint64_t)c->layers * (sizeof(struct sambay_layer) + sizeof(nn_kv_layer)) +
-                  (uint64_t)((c->half / 2 + 1) * c->d_in * c->N) * sizeof(float) +
-                  (uint64_t)(c->layers * 2 * c->head_dim + 2 * c->heads) * sizeof(float) + 4096;
-  p.session_bytes = fixed;
-  p.session_token_bytes = token;
-  p.step_row_bytes = row + sizeof(nn_segment);
-  p.step_bytes = 64 * 32;
-  p.context_max = c->context;
-  memcpy(out, &p, out->struct_size < sizeof p ? out->struct_size : sizeof p);
+  uint64_t bytes = weights + sizeof m +
+                   (uint64_t)c->layers * (sizeof(struct sambay_layer) + sizeof(nn_kv_layer)) +
+                   (uint64_t)((c->half / 2 + 1) * c->d_in * c->N) * sizeof(float) +
+                   (uint64_t)(c->layers * 2 * c->head_dim + 2 * c->heads) * sizeof(float) + 4096;
+  nn_plan_write(out, &m.nn.kv, bytes, row);
   return VIV_OK;
 }
 
-static int32_t open_model(const viv_host *host, const viv_model_source *source,
-                          viv_plugin_model **out, viv_error *error) {
-  const viv_compute *compute = nn_compute(host, error);
-  if (!compute) return VIV_NEVER;
-  struct sambay_config config;
-  int32_t rc = config_read(host, source, &config, error);
-  if (rc < 0) return rc;
-  const struct sambay_config *c = &config;
-  struct sambay_model *m = host->arena_alloc(source->arena, sizeof *m);
-  if (!m) goto no_memory;
-  m->layer = host->arena_alloc(source->arena, (uint64_t)c->layers * sizeof *m->layer);
-  m->kv_layer = host->arena_alloc(source->arena, (uint64_t)(c->half + 2) * sizeof *m->kv_layer);
-  if (!m->layer || !m->kv_layer) goto no_memory;
-  m->host = host;
-  m->compute = compute;
-  m->config = config;
-  rc = nn_weights_load(host, compute, source, tables, m, error);
-  if (rc < 0) return rc;
-  if (!derive(m, source->arena)) goto no_memory;
-  m->head = c->tied ? m->embed : m->lm_head;
-  cache_layers(c, m->kv_layer);
-  nn_kv_init(&m->kv, host, source->arena, m->kv_layer, c->half + 2, SAMBAY_PAGE, 0, c->context,
-             sambay_state_bytes(c));
-  snprintf(m->about, sizeof m->about,
+static const char cannot[] =
+    "truncation to any length and gather: a recurrent state can't be rolled back (KEEP_STATES "
+    "keeps those of the last batch; or fork); tree and full masks, replaced tokens: a recurrence "
+    "takes tokens in one order; layer ranges and hidden rows: the upper layers read a memory "
+    "that a middle layer made of the same tokens (capture_layers works); experts, encoder, "
+    "auxiliary modules and births: it has none";
+
+static void explain(struct sambay_model *m) {
+  const struct sambay_config *c = &m->config;
+  viv_token_info *i = &m->nn.info;
+  *i = nn_info_of(&c->special);
+  i->caps = VIV_CAP_STRICT_ROWS | VIV_CAP_SKIP | VIV_CAP_KV_NONE | VIV_CAP_EMBED_IN |
+            VIV_CAP_TRUNCATE_KEPT | VIV_CAP_FORK | VIV_CAP_SNAPSHOT | VIV_CAP_HEAD;
+  i->n_layers = c->layers;
+  i->d_model = (int32_t)c->d;
+  i->vocab_size = (int32_t)c->vocab;
+  i->context_max = c->context;
+  i->cannot = nn_str(cannot);
+  snprintf(m->nn.about, sizeof m->nn.about,
            "{\"tasks\": [\"generate\", \"forward\", \"score\"], \"layers\": %d, \"d_model\": %lld, "
            "\"heads\": %lld, \"kv_heads\": %lld, \"head_dim\": %lld, \"ff\": %lld, "
            "\"vocab\": %lld, \"context\": %lld, \"d_inner\": %lld, \"d_state\": %lld, "
@@ -213,138 +190,42 @@ static int32_t open_model(const viv_host *host, const viv_model_source *source,
            (int)c->layers, (long long)c->d, (long long)c->heads, (long long)c->kv_heads,
            (long long)c->head_dim, (long long)c->ff, (long long)c->vocab, (long long)c->context,
            (long long)c->d_in, (long long)c->N, (long long)c->window[1]);
+}
+
+static int32_t open_model(const viv_host *host, const viv_model_source *source,
+                          viv_plugin_model **out, viv_error *error) {
+  viv_arena *arena = source->arena;
+  struct sambay_model *m = host->arena_alloc(arena, sizeof *m);
+  if (!m) return nn_fail(error, VIV_NOT_NOW, "open", "no memory for a model");
+  const struct sambay_config *c = &m->config;
+  int32_t rc = nn_model_begin(&m->nn, host, error);
+  if (rc >= 0) rc = config_read(host, source, &m->config, error);
+  if (rc < 0) return rc;
+  m->layer = host->arena_alloc(arena, (uint64_t)c->layers * sizeof *m->layer);
+  m->kv_layer = host->arena_alloc(arena, (uint64_t)(c->half + 2) * sizeof *m->kv_layer);
+  if (!m->layer || !m->kv_layer) goto no_memory;
+  rc = nn_weights_load(host, m->nn.compute, source, tables, m, error);
+  if (rc < 0) return rc;
+  if (!derive(m, arena)) goto no_memory;
+  m->head = c->tied ? m->embed : m->lm_head;
+  cache_layers(c, m->kv_layer);
+  nn_kv_init(&m->nn.kv, host, arena, m->kv_layer, c->half + 2, SAMBAY_PAGE, 0, c->context,
+             sambay_state_bytes(c));
+  m->nn.table = m->embed;
+  m->nn.logits = sambay_logits;
+  explain(m);
   *out = (viv_plugin_model *)m;
   return VIV_OK;
 
 no_memory:
-  return nn_fail(error, VIV_NOT_NOW, "open", "no memory for %d layers", (int)config.layers);
-}
-
-static void close_model(viv_plugin_model *model) {
-  (void)model; /* everything is the arena's */
-}
-
-static viv_str describe(const viv_plugin_model *model) {
-  return nn_str(self_const(model)->about);
-}
-
-/* ---- viv.token-model/1 ---- */
-
-int32_t sambay_info(const viv_plugin_model *model, viv_token_info *out) {
-  const struct sambay_config *c = &self_const(model)->config;
-  viv_token_info i = {.struct_size = out->struct_size};
-  i.caps = VIV_CAP_STRICT_ROWS | VIV_CAP_SKIP | VIV_CAP_KV_NONE | VIV_CAP_EMBED_IN |
-           VIV_CAP_TRUNCATE_KEPT | VIV_CAP_FORK | VIV_CAP_SNAPSHOT | VIV_CAP_HEAD;
-  i.n_layers = c->layers;
-  i.d_model = (int32_t)c->d;
-  i.vocab_size = (int32_t)c->vocab;
-  i.context_max = c->context;
-  i.eos = c->eos;
-  i.n_eos = c->n_eos;
-  i.bos = c->bos;
-  i.pad = c->pad;
-  i.decoder_start = -1;
-  i.mask_token = -1;
-  i.cannot = nn_str(
-      "truncation to any length and gather: a recurrent state can't be rolled back (KEEP_STATES "
-      "keeps those of the last batch; or fork); tree and full masks, replaced tokens: a recurrence "
-      "takes tokens in one order; layer ranges and hidden rows: the upper layers read a memory "
-      "that a middle layer made of the same tokens (capture_layers works); experts, encoder, "
-      "auxiliary modules and births: it has none");
-  memcpy(out, &i, out->struct_size < sizeof i ? out->struct_size : sizeof i);
-  return VIV_OK;
-}
-
-static int32_t seq_open(viv_plugin_model *model, int32_t *seq, viv_error *error) {
-  return nn_kv_open(&self(model)->kv, seq, error);
-}
-static void seq_close(viv_plugin_model *model, int32_t seq) {
-  nn_kv_close(&self(model)->kv, seq);
-}
-static int64_t seq_len(const viv_plugin_model *model, int32_t seq) {
-  return nn_kv_len(&self_const(model)->kv, seq);
-}
-static int32_t seq_fork(viv_plugin_model *model, int32_t seq, int32_t *out, viv_error *error) {
-  return nn_kv_fork(&self(model)->kv, seq, out, error);
-}
-static int32_t snapshot(viv_plugin_model *model, int32_t seq, void *data, uint64_t capacity,
-                        uint64_t *bytes, viv_error *error) {
-  return nn_kv_snapshot(&self(model)->kv, seq, data, capacity, bytes, error);
-}
-
-static int32_t restore(viv_plugin_model *model, int32_t seq, const void *data, uint64_t bytes,
-                       viv_error *error) {
-  struct sambay_model *m = self(model);
-  if (!nn_kv_get(&m->kv, seq))
-    return nn_fail(error, VIV_BAD_INPUT, "restore", "there is no sequence %d", (int)seq);
-  int32_t fresh;
-  int32_t rc = nn_kv_restore(&m->kv, data, bytes, &fresh, error);
-  if (rc < 0) return rc;
-  nn_kv_swap(&m->kv, fresh, seq);
-  nn_kv_close(&m->kv, fresh);
-  return VIV_OK;
-}
-
-static int32_t head(viv_plugin_model *model, const float *rows, int32_t n, int32_t final_norm,
-                    viv_arena *scratch, float *logits, viv_error *error) {
-  struct sambay_model *m = self(model);
-  nn_scratch a = {.host = m->host, .arena = scratch};
-  if (n < 0 || (n && (!rows || !logits)))
-    return nn_fail(error, VIV_BAD_INPUT, "head", "%d rows, or no memory given", (int)n);
-  float *normed = final_norm ? nn_floats(&a, n, m->config.d) : NULL;
-  if (final_norm && !normed) return nn_fail(error, VIV_NOT_NOW, "head", "no scratch memory");
-  if (n) sambay_logits(m, rows, n, final_norm != 0, normed, logits);
-  return VIV_OK;
-}
-
-static int32_t embed(viv_plugin_model *model, const int32_t *tokens, int32_t n, float *rows,
-                     viv_error *error) {
-  struct sambay_model *m = self(model);
-  return nn_embed(m->compute, m->embed, m->config.vocab, tokens, n, rows, error);
+  return nn_fail(error, VIV_NOT_NOW, "open", "no memory for %d layers", (int)c->layers);
 }
 
 /* ---- the plugin ---- */
 
-static const void *get_interface(viv_str id) {
-  static const viv_model_api model_api = {
-      .struct_size = sizeof model_api,
-      .abi_major = VIV_ABI_MAJOR,
-      .abi_minor = VIV_ABI_MINOR,
-      .plan = plan,
-      .open = open_model,
-      .close = close_model,
-      .describe = describe,
-  };
-  static const viv_token_api token_api = {
-      .struct_size = sizeof token_api,
-      .abi_major = VIV_ABI_MAJOR,
-      .abi_minor = VIV_ABI_MINOR,
-      .info = sambay_info,
-      .seq_open = seq_open,
-      .seq_close = seq_close,
-      .seq_len = seq_len,
-      .eval = sambay_eval,
-      .seq_truncate = sambay_truncate,
-      .seq_fork = seq_fork,
-      .snapshot = snapshot,
-      .restore = restore,
-      .head = head,
-      .embed = embed,
-  };
-  if (nn_is(id, VIV_MODEL_ID)) return &model_api;
-  if (nn_is(id, VIV_TOKEN_MODEL_ID)) return &token_api;
-  if (nn_is(id, NN_SELFTEST_ID)) return &sambay_selftest;
-  return NULL;
-}
+static const viv_model_api model_api = NN_MODEL_API(.plan = plan, .open = open_model);
+static const viv_token_api token_api =
+    NN_TOKEN_API(.eval = sambay_eval, .seq_truncate = sambay_truncate, .embed = nn_embed);
 
-const viv_plugin *viv_plugin_entry(const viv_host *host, viv_error *error) {
-  static const viv_plugin plugin = {
-      .struct_size = sizeof plugin,
-      .abi_major = VIV_ABI_MAJOR,
-      .abi_minor = VIV_ABI_MINOR,
-      .id = {"sambay", 6},
-      .version = {"0.1.0", 5},
-      .get_interface = get_interface,
-  };
-  return nn_entry(host, &plugin, error);
-}
+NN_PLUGIN("sambay", "0.1.0", {VIV_MODEL_ID, &model_api}, {VIV_TOKEN_MODEL_ID, &token_api},
+          {NN_SELFTEST_ID, &sambay_selftest})

@@ -4,7 +4,7 @@
 
 #include "nn/nn.h"
 
-enum { SAMBAY_MAX_LAYERS = 512, SAMBAY_MAX_EOS = 16, SAMBAY_PAGE = 32 };
+enum { SAMBAY_MAX_LAYERS = 512, SAMBAY_PAGE = 32 };
 
 /* What stands in layer i; half = layers / 2. */
 enum sambay_mixer {
@@ -23,7 +23,7 @@ struct sambay_config {
   int32_t layers, half;
   float eps;
   bool tied, head_bias;
-  int32_t bos, pad, n_eos, eos[SAMBAY_MAX_EOS];
+  nn_special special;
   int64_t window[SAMBAY_MAX_LAYERS]; /* of odd layers below half */
 };
 
@@ -95,16 +95,13 @@ struct sambay_layer {
 };
 
 struct sambay_model {
-  const viv_host *host;
-  const viv_compute *compute;
+  nn_model nn;
   struct sambay_config config;
   SAMBAY_TOP(NN_FIELD)
   const viv_weight *head;
-  struct sambay_layer *layer; /* [layers] */
+  struct sambay_layer *layer;   /* [layers] */
   int32_t *k_offset, *v_offset; /* [heads] where a head's key and value pair stand in a cache row */
-  nn_kv_layer *kv_layer;      /* [half + 2]: recurrent layers only count tokens there */
-  nn_kv kv;
-  char about[512];
+  nn_kv_layer *kv_layer;        /* [half + 2]: recurrent layers only count tokens there */
 };
 
 /* The recurrent state of one Mamba layer of one sequence, in the sequence's state block. */
@@ -130,34 +127,34 @@ struct sambay_step {
   const struct sambay_model *m;
   const viv_batch *batch;
   const viv_tap_sink *taps;
-  float *hidden;             /* [n_capture, rows, d] */
-  bool keep;                 /* KEEP_STATES */
+  float *hidden; /* [n_capture, rows, d] */
+  bool keep;     /* KEEP_STATES */
   int64_t rows;
   const nn_segment *segment; /* rows by sequence */
   int32_t n_segments;
-  const int32_t *late;       /* [n_late] rows that go through the cross-decoder */
+  const int32_t *late; /* [n_late] rows that go through the cross-decoder */
   int64_t n_late;
-  int64_t *slot;             /* [rows] token of the cache that is the row's own */
-  int64_t *visible;          /* [rows] keys [0, visible) may be seen */
-  nn_kv_seq **seq;           /* [rows] the row's sequence */
-  const viv_kv **pages;      /* [rows] cache of the layer at hand */
-  float *x;                  /* [rows, d] residual stream */
-  float *u;                  /* [rows, d] after a norm */
-  float *y;                  /* [rows, d] what a sub-layer adds */
-  float *in, *z;             /* [rows, d_in] the two halves of in_proj */
-  float *conv;               /* [rows, d_in] x~ */
-  float *low;                /* [rows, R] */
-  float *delta;              /* [rows, d_in] */
-  float *bc;                 /* [rows, 2N] B and C of a row */
-  float *memory;             /* [rows, d_in] y of the last Mamba layer */
-  float *q;                  /* [rows, heads, head_dim] */
-  float *k, *v;              /* [rows, kv_heads, head_dim] */
-  float *pair;               /* [rows, heads, 2 head_dim] */
-  float *diff;               /* [rows, heads/2, 2 head_dim] */
-  float *fc;                 /* [rows, 2 ff] */
-  float *act;                /* [rows, ff] */
-  float *late_x;             /* [rows, d] */
-  float *late_memory;        /* [rows, d_in] */
+  int64_t *slot;        /* [rows] token of the cache that is the row's own */
+  int64_t *visible;     /* [rows] keys [0, visible) may be seen */
+  nn_kv_seq **seq;      /* [rows] the row's sequence */
+  const viv_kv **pages; /* [rows] cache of the layer at hand */
+  float *x;             /* [rows, d] residual stream */
+  float *u;             /* [rows, d] after a norm */
+  float *y;             /* [rows, d] what a sub-layer adds */
+  float *in, *z;        /* [rows, d_in] the two halves of in_proj */
+  float *conv;          /* [rows, d_in] x~ */
+  float *low;           /* [rows, R] */
+  float *delta;         /* [rows, d_in] */
+  float *bc;            /* [rows, 2N] B and C of a row */
+  float *memory;        /* [rows, d_in] y of the last Mamba layer */
+  float *q;             /* [rows, heads, head_dim] */
+  float *k, *v;         /* [rows, kv_heads, head_dim] */
+  float *pair;          /* [rows, heads, 2 head_dim] */
+  float *diff;          /* [rows, heads/2, 2 head_dim] */
+  float *fc;            /* [rows, 2 ff] */
+  float *act;           /* [rows, ff] */
+  float *late_x;        /* [rows, d] */
+  float *late_memory;   /* [rows, d_in] */
 };
 
 /* forward.c */
@@ -166,15 +163,13 @@ double sambay_lambda_init(int32_t i);
 float sambay_lambda(const struct sambay_layer *w, int64_t dim, int32_t i);
 int32_t sambay_self_decoder(struct sambay_step *s, viv_error *error);
 int32_t sambay_cross_decoder(struct sambay_step *s, viv_error *error);
-void sambay_logits(const struct sambay_model *m, const float *x, int64_t n, bool final_norm,
+void sambay_logits(const nn_model *model, const float *x, int64_t n, bool final_norm,
                    float *scratch, float *logits);
 /* eval.c */
 void sambay_take(nn_scratch *a, const struct sambay_config *c, int64_t rows, struct sambay_step *s);
 int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out *out,
                     viv_error *error);
 int32_t sambay_truncate(viv_plugin_model *model, int32_t seq, int64_t len, viv_error *error);
-/* plugin.c */
-int32_t sambay_info(const viv_plugin_model *model, viv_token_info *out);
 /* selftest.c */
 extern const nn_selftest_api sambay_selftest;
 

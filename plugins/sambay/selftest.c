@@ -38,8 +38,6 @@ static int32_t run(const viv_host *host, viv_error *error) {
 }
 
 const nn_selftest_api sambay_selftest = {
-    .struct_size = sizeof sambay_selftest,
-    .abi_major = VIV_ABI_MAJOR,
-    .abi_minor = VIV_ABI_MINOR,
+    NN_ABI(nn_selftest_api),
     .run = run,
 };

@@ -146,22 +146,27 @@ static void sambay_weights(struct maker *m, const struct family *f) {
   "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"vocab_size\": 61, "
 
 static const struct family families[] = {
-    {"llama", "llama", "{\"model_type\": \"llama\", " SIZES
+    {"llama", "llama",
+     "{\"model_type\": \"llama\", " SIZES
      "\"max_position_embeddings\": 256, \"tie_word_embeddings\": true}",
      llama_weights, 24, 20, 24, 12, 61, 3, false, false, true, 200},
-    {"qwen2", "llama", "{\"model_type\": \"qwen2\", " SIZES
+    {"qwen2", "llama",
+     "{\"model_type\": \"qwen2\", " SIZES
      "\"max_position_embeddings\": 256, \"use_sliding_window\": true, \"sliding_window\": 5, "
      "\"max_window_layers\": 1, \"tie_word_embeddings\": false}",
      llama_weights, 24, 20, 24, 12, 61, 3, true, false, false, 200},
-    {"mistral, dropping old keys", "llama", "{\"model_type\": \"mistral\", " SIZES
+    {"mistral, dropping old keys", "llama",
+     "{\"model_type\": \"mistral\", " SIZES
      "\"max_position_embeddings\": 2048, \"sliding_window\": 6, \"tie_word_embeddings\": false}",
      llama_weights, 24, 20, 24, 12, 61, 3, false, false, false, 200},
-    {"phi3, longrope", "llama", "{\"model_type\": \"phi3\", " SIZES
+    {"phi3, longrope", "llama",
+     "{\"model_type\": \"phi3\", " SIZES
      "\"max_position_embeddings\": 256, \"original_max_position_embeddings\": 60, "
      "\"partial_rotary_factor\": 0.67, \"rope_scaling\": {\"type\": \"longrope\", "
      "\"short_factor\": [1.0, 1.5], \"long_factor\": [1.0, 6.0]}, \"tie_word_embeddings\": true}",
      llama_weights, 24, 20, 24, 12, 61, 3, false, true, true, 58},
-    {"sambay", "sambay", "{\"model_type\": \"phi4flash\", \"hidden_size\": 24, "
+    {"sambay", "sambay",
+     "{\"model_type\": \"phi4flash\", \"hidden_size\": 24, "
      "\"intermediate_size\": 20, \"num_hidden_layers\": 8, \"num_attention_heads\": 6, "
      "\"num_key_value_heads\": 2, \"vocab_size\": 61, \"sliding_window\": 7, "
      "\"max_position_embeddings\": 256}",
@@ -1036,13 +1041,96 @@ Test(token_invariants, mismatches_are_reported_together) {
     struct bench b;
     prepare(&b, &families[i], NULL, 0, spoil);
     SAYS(&b, VIV_BAD_INPUT, b.model_api->open(&b.host, &b.source, &b.model, &b.error), "2 tensors");
-    cr_assert(strstr(b.error.message, "is missing") && strstr(b.error.message, "expected ["), "%s",
-              b.error.message);
+    cr_assert(
+        strstr(b.error.message, "is missing") && strstr(b.error.message, "expected [") &&
+            strstr(b.error.message, "; 1 tensor is not part of this architecture: somewhere.else"),
+        "%s", b.error.message);
     viv_memory_plan plan = {.struct_size = sizeof plan};
     SAYS(&b, VIV_BAD_INPUT, b.model_api->plan(&b.host, &b.source, &plan, &b.error), "2 tensors");
     b.model = NULL;
     stop(&b);
   }
+}
+
+/* A tensor that no table names may be a branch that the plugin does not compute: refused. */
+static void add_strangers(struct maker *m) {
+  make(m, 0, 1, 4, 4, "model.layers.1.cross_attn.q_proj.weight");
+  make(m, 0, 1, 4, 0, "model.layers.1.self_attn.rotary_emb.inv_freq.bias");
+}
+static void add_many_strangers(struct maker *m) {
+  for (int i = 0; i < 40; i++) make(m, 0, 1, 4, 4, "encoder.layers.%d.weight", i);
+}
+
+Test(token_invariants, unknown_tensors_are_refused) {
+  for (int i = 0; i < N_FAMILIES; i++) {
+    struct bench b;
+    prepare(&b, &families[i], NULL, 0, add_strangers);
+    viv_memory_plan plan = {.struct_size = sizeof plan};
+    SAYS(&b, VIV_BAD_INPUT, b.model_api->plan(&b.host, &b.source, &plan, &b.error),
+         "2 tensors are not part of this architecture");
+    cr_assert(strstr(b.error.message, "model.layers.1.cross_attn.q_proj.weight"));
+    cr_assert(strstr(b.error.message, "rotary_emb.inv_freq.bias"));
+    SAYS(&b, VIV_BAD_INPUT, b.model_api->open(&b.host, &b.source, &b.model, &b.error),
+         "cross_attn");
+    b.model = NULL;
+    stop(&b);
+    prepare(&b, &families[i], NULL, 0, add_many_strangers);
+    SAYS(&b, VIV_BAD_INPUT, b.model_api->open(&b.host, &b.source, &b.model, &b.error),
+         "40 tensors are not part of this architecture");
+    cr_assert(strstr(b.error.message, "encoder.layers.") && strstr(b.error.message, " more"), "%s",
+              b.error.message);
+    b.model = NULL;
+    stop(&b);
+  }
+}
+
+/* What official releases carry without meaning is no reason to refuse, and changes nothing. */
+static void add_copy_of_the_embedding(struct maker *m) {
+  int64_t vocab = m->tensor[0].shape[0], d = m->tensor[0].shape[1];
+  make(m, 0, 1, vocab, d, "lm_head.weight");
+}
+static void add_buffers(struct maker *m) {
+  make(m, 0, 1, 3, 0, "model.layers.0.self_attn.rotary_emb.inv_freq");
+  make(m, 0, 1, 3, 0, "model.layers.1.self_attn.rotary_emb.inv_freq");
+}
+
+Test(token_invariants, harmless_tensors_are_accepted) {
+  static const struct {
+    int family;
+    const char *config; /* NULL: the family's */
+    void (*add)(struct maker *);
+  } cases[] = {
+      {0, NULL, add_buffers},
+      {1, NULL, add_buffers},
+      {0, NULL, add_copy_of_the_embedding}, /* tie_word_embeddings is true */
+      {4,
+       "{\"model_type\": \"phi4flash\", \"hidden_size\": 24, \"intermediate_size\": 20, "
+       "\"num_hidden_layers\": 8, \"num_attention_heads\": 6, \"num_key_value_heads\": 2, "
+       "\"vocab_size\": 61, \"sliding_window\": 7, \"max_position_embeddings\": 256, "
+       "\"tie_word_embeddings\": true}",
+       add_copy_of_the_embedding},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct bench b, bare;
+    const struct family *f = &families[cases[i].family];
+    start(&bare, f);
+    prepare(&b, f, cases[i].config, 0, cases[i].add);
+    OK(&b, b.model_api->open(&b.host, &b.source, &b.model, &b.error));
+    b.info.struct_size = sizeof b.info;
+    OK(&b, b.api->info(b.model, &b.info));
+    int32_t *t = tokens_of(26, 6);
+    float *x = feed(&bare, open_seq(&bare), t, 6), *y = feed(&b, open_seq(&b), t, 6);
+    SAME(&b, x, y, 6, "with a tensor that means nothing");
+    free(x), free(y), free(t);
+    stop(&b);
+    stop(&bare);
+  }
+  /* The buffer of one architecture is a stranger in another. */
+  struct bench b;
+  prepare(&b, &families[4], NULL, 0, add_buffers);
+  SAYS(&b, VIV_BAD_INPUT, b.model_api->open(&b.host, &b.source, &b.model, &b.error),
+       "2 tensors are");
+  stop(&b);
 }
 
 /* A bad configuration is named by its key. */
@@ -1058,15 +1146,21 @@ Test(token_invariants, configurations_are_checked) {
       {0, "{\"model_type\": \"llama\", " SIZES "\"head_dim\": 2.5}", "head_dim"},
       {0, "{\"model_type\": \"llama\", " SIZES "\"max_position_embeddings\": -1}",
        "max_position_embeddings"},
-      {3, "{\"model_type\": \"phi3\", " SIZES
-       "\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1]}}", "long_factor"},
+      {3,
+       "{\"model_type\": \"phi3\", " SIZES
+       "\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1]}}",
+       "long_factor"},
       {4, "{\"model_type\": \"phi4flash\", \"num_hidden_layers\": 6}", "hidden_size"},
-      {4, "{\"model_type\": \"phi4flash\", \"hidden_size\": 24, \"intermediate_size\": 20, "
-          "\"num_hidden_layers\": 6, \"num_attention_heads\": 6, \"num_key_value_heads\": 2, "
-          "\"vocab_size\": 61, \"sliding_window\": 7}", "num_hidden_layers"},
-      {4, "{\"model_type\": \"phi4flash\", \"hidden_size\": 24, \"intermediate_size\": 20, "
-          "\"num_hidden_layers\": 8, \"num_attention_heads\": 6, \"num_key_value_heads\": 2, "
-          "\"vocab_size\": 61, \"sliding_window\": [7, 7]}", "sliding_window"},
+      {4,
+       "{\"model_type\": \"phi4flash\", \"hidden_size\": 24, \"intermediate_size\": 20, "
+       "\"num_hidden_layers\": 6, \"num_attention_heads\": 6, \"num_key_value_heads\": 2, "
+       "\"vocab_size\": 61, \"sliding_window\": 7}",
+       "num_hidden_layers"},
+      {4,
+       "{\"model_type\": \"phi4flash\", \"hidden_size\": 24, \"intermediate_size\": 20, "
+       "\"num_hidden_layers\": 8, \"num_attention_heads\": 6, \"num_key_value_heads\": 2, "
+       "\"vocab_size\": 61, \"sliding_window\": [7, 7]}",
+       "sliding_window"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct bench b;
