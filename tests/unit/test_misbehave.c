@@ -301,6 +301,14 @@ Test(misbehave, manifest_and_binary_disagree) {
                    "the manifest says");
 }
 
+/* A manifest may carry the hash of the object that it was made for. */
+Test(misbehave, manifest_of_another_build) {
+  manifest_refused("{\"id\":\"good\",\"version\":\"1\",\"abi\":{\"major\":1,\"minor\":0},"
+                   "\"interfaces\":[\"viv.model/1\"],\"model_types\":[\"test-good\"],"
+                   "\"sha256\":\"00000000000000000000000000000000\"}",
+                   1, 0755, "signature");
+}
+
 Test(misbehave, file_that_anybody_may_write) {
   manifest_refused(MANIFEST("\"good\"", "{\"major\":1,\"minor\":0}", "[]"), 1, 0777, "write");
 }
