@@ -52,7 +52,7 @@ bench: all badplugins $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tes
 
 ## format     clang-format every C file
 format:
-	clang-format-14 -i $(shell git ls-files '*.c' '*.h' | grep -v -e museum -e unicode_tables -e layout.h)
+	clang-format-14 -i $(shell git ls-files 'host/*.[ch]' 'plugins/*.[ch]' 'tests/*.[ch]' | grep -v unicode_tables)
 
 ## compdb     compile_commands.json for editors
 compdb:

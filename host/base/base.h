@@ -21,7 +21,8 @@ int32_t viv__fail(viv_error *error, int32_t code, const char *source, int line, 
                   const char *format, ...) __attribute__((format(printf, 6, 7)));
 #define VIV_FAIL(error, code, where, ...)                                                          \
   viv__fail((error), (code), __FILE__, __LINE__, (where), __VA_ARGS__)
-#define VIV_ERROR_INIT {.struct_size = sizeof(viv_error)}
+#define VIV_ERROR_INIT                                                                             \
+  { .struct_size = sizeof(viv_error) }
 
 /* ---- strings ---- */
 
@@ -67,7 +68,7 @@ long viv__fail_alloc(long k);
 viv_arena *viv__arena_new(uint64_t limit);
 void *viv__arena_alloc(viv_arena *arena, uint64_t bytes); /* NULL: limit or memory */
 char *viv__arena_str(viv_arena *arena, viv_str s);        /* terminated copy */
-void viv__arena_reset(viv_arena *arena); /* keeps the largest block for reuse */
+void viv__arena_reset(viv_arena *arena);                  /* keeps the largest block for reuse */
 uint64_t viv__arena_used(const viv_arena *arena);
 void viv__arena_free(viv_arena *arena);
 
@@ -120,7 +121,7 @@ uint64_t viv__now_ns(void); /* monotonic */
 bool viv__spin(const _Atomic uint32_t *bell, uint32_t seen);
 
 /* ---- dtypes ---- */
-size_t viv__dtype_size(int32_t dtype); /* 0: no such dtype */
+size_t viv__dtype_size(int32_t dtype);      /* 0: no such dtype */
 const char *viv__dtype_name(int32_t dtype); /* "F32", ... as safetensors spells them */
 
 #endif

@@ -14,8 +14,10 @@ static long too_deep(const char *text, size_t len) {
   for (size_t i = 0; i < len; i++) {
     char ch = text[i];
     if (quoted) {
-      if (ch == '\\') i++;
-      else if (ch == '"') quoted = false;
+      if (ch == '\\')
+        i++;
+      else if (ch == '"')
+        quoted = false;
     } else if (ch == '"') {
       quoted = true;
     } else if (ch == '{' || ch == '[') {

@@ -72,7 +72,10 @@ bool viv__glob(const char *pattern, viv_str text) {
 /* Length of the character at s (1 to 4), 0 when it is not valid, -1 when it is cut off. */
 static int utf8_char(const unsigned char *s, size_t left) {
   if (s[0] < 0x80) return 1;
-  int n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : 0;
+  int n = s[0] >= 0xc2 && s[0] <= 0xdf   ? 2
+          : (s[0] & 0xf0) == 0xe0        ? 3
+          : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
+                                         : 0;
   if (!n) return 0;
   for (int i = 1; i < n; i++) {
     if ((size_t)i >= left) return -1;
@@ -142,8 +145,10 @@ void viv__buf_fmt(viv__buf *b, const char *format, ...) {
   } else if (n >= 0) {
     char *large = viv__malloc((size_t)n + 1);
     if (large) vsnprintf(large, (size_t)n + 1, format, again);
-    if (large) viv__buf_add(b, large, (size_t)n);
-    else b->failed = true;
+    if (large)
+      viv__buf_add(b, large, (size_t)n);
+    else
+      b->failed = true;
     viv__free(large);
   } else {
     b->failed = true;

@@ -30,15 +30,19 @@ static int64_t elements_of(const viv_tensor *t) {
 
 /* The dtype in which linear will find the matrix; 0: it can't. */
 static int32_t prepared_dtype(int32_t stored, int32_t policy) {
-  bool is_float =
-      stored == VIV_F32 || stored == VIV_F64 || stored == VIV_F16 || stored == VIV_BF16;
+  bool is_float = stored == VIV_F32 || stored == VIV_F64 || stored == VIV_F16 || stored == VIV_BF16;
   if (!is_float) return 0;
   switch (policy) {
-  case VIV_WEIGHTS_AS_STORED: return stored == VIV_F64 ? VIV_F32 : stored;
-  case VIV_WEIGHTS_F32: return VIV_F32;
-  case VIV_WEIGHTS_BF16: return VIV_BF16;
-  case VIV_WEIGHTS_F16: return VIV_F16;
-  default: return 0;
+  case VIV_WEIGHTS_AS_STORED:
+    return stored == VIV_F64 ? VIV_F32 : stored;
+  case VIV_WEIGHTS_F32:
+    return VIV_F32;
+  case VIV_WEIGHTS_BF16:
+    return VIV_BF16;
+  case VIV_WEIGHTS_F16:
+    return VIV_F16;
+  default:
+    return 0;
   }
 }
 
@@ -55,15 +59,24 @@ static bool to_floats(const viv__kernels *kernels, int32_t dtype, const char *fr
   switch (dtype) {
   case VIV_F32:
   case VIV_F16:
-  case VIV_BF16: kernels->load(dtype, from, y, n); return true;
-  case VIV_F64: CONVERT(double);
-  case VIV_I64: CONVERT(int64_t);
-  case VIV_I32: CONVERT(int32_t);
-  case VIV_I16: CONVERT(int16_t);
-  case VIV_I8: CONVERT(int8_t);
+  case VIV_BF16:
+    kernels->load(dtype, from, y, n);
+    return true;
+  case VIV_F64:
+    CONVERT(double);
+  case VIV_I64:
+    CONVERT(int64_t);
+  case VIV_I32:
+    CONVERT(int32_t);
+  case VIV_I16:
+    CONVERT(int16_t);
+  case VIV_I8:
+    CONVERT(int8_t);
   case VIV_U8:
-  case VIV_BOOL: CONVERT(uint8_t);
-  default: return false;
+  case VIV_BOOL:
+    CONVERT(uint8_t);
+  default:
+    return false;
   }
 #undef CONVERT
 }
@@ -359,8 +372,13 @@ static void rope_apply(const viv_compute *c, float *x, int64_t x_stride, int64_t
                        int64_t heads, int64_t head_dim, const float *cos_sin, int64_t half,
                        int32_t interleaved) {
   float *table = (float *)(uintptr_t)cos_sin; /* read only here */
-  struct rope s = {.kernels = viv__compute_of(c)->kernels, .x = x, .x_stride = x_stride,
-                   .heads = heads, .head_dim = head_dim, .cos_sin = table, .half = half,
+  struct rope s = {.kernels = viv__compute_of(c)->kernels,
+                   .x = x,
+                   .x_stride = x_stride,
+                   .heads = heads,
+                   .head_dim = head_dim,
+                   .cos_sin = table,
+                   .half = half,
                    .interleaved = interleaved};
   if (!s.x_stride) s.x_stride = heads * head_dim;
   parallel_for(c, rows, grain_of(heads * half * 2), rope_apply_range, &s);
@@ -376,8 +394,8 @@ struct attention {
   const viv__kernels *kernels;
   const viv_attention *a;
   int32_t groups, task_rows;
-  int32_t head[MAX_HEADS];       /* sorted by group */
-  int32_t begin[MAX_HEADS + 1];  /* of a group in head */
+  int32_t head[MAX_HEADS];      /* sorted by group */
+  int32_t begin[MAX_HEADS + 1]; /* of a group in head */
 };
 
 static void attention_tasks(void *ctx, int64_t begin, int64_t end) {

@@ -75,8 +75,22 @@ void viv__gemm(const viv_compute *c, int32_t trans_a, int32_t trans_b, int64_t m
                int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
                float beta, float *out, int64_t ldc) {
   if (m < 1 || n < 1) return;
-  struct gemm s = {viv__compute_of(c), trans_a != 0, trans_b != 0, n >= m, m, n, k, lda, ldb, ldc,
-                   0, alpha, beta, a, b, out};
+  struct gemm s = {viv__compute_of(c),
+                   trans_a != 0,
+                   trans_b != 0,
+                   n >= m,
+                   m,
+                   n,
+                   k,
+                   lda,
+                   ldb,
+                   ldc,
+                   0,
+                   alpha,
+                   beta,
+                   a,
+                   b,
+                   out};
   int64_t length = s.by_columns ? n : m;
   /* One piece for each thread: each packs the other operand for itself. */
   int64_t pieces = viv__min(c->threads, 1 + m * n * viv__max(1, k) / (1 << 17));

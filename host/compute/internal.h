@@ -19,7 +19,7 @@ void viv__pool_run(viv__pool *p, int64_t n, int64_t grain, viv__body body, void 
 
 /* ---- blas.c ---- */
 
-bool viv__blas_load(void);           /* once per process; false: there is no OpenBLAS */
+bool viv__blas_load(void);            /* once per process; false: there is no OpenBLAS */
 const char *viv__blas_corename(void); /* "SkylakeX", ...; "none" without OpenBLAS */
 /* C = alpha op(A) op(B) + beta C, row-major, on the calling thread; only after a load that
  * worked. */

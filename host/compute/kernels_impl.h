@@ -146,19 +146,26 @@ INLINE vf v_sigmoid(vf x) {
 INLINE vf v_apply(int32_t kind, vf x) {
   vf zero = v_set(0.0f);
   switch (kind) {
-  case VIV_SILU: return x / (v_set(1.0f) + v_exp(zero - x));
-  case VIV_GELU: return v_gelu(x);
+  case VIV_SILU:
+    return x / (v_set(1.0f) + v_exp(zero - x));
+  case VIV_GELU:
+    return v_gelu(x);
   case VIV_GELU_TANH: { /* x/2 (1 + tanh z) = x sigmoid(2z), without the cancellation */
     vf z = x * v_fma(x * x, v_set(-1.5957691216057308f * 0.044715f), v_set(-1.5957691216057308f));
     return x / (v_set(1.0f) + v_exp(z));
   }
-  case VIV_RELU: return v_max(zero, x);
-  case VIV_SIGMOID: return v_sigmoid(x);
-  case VIV_TANH: return v_tanh(x);
+  case VIV_RELU:
+    return v_max(zero, x);
+  case VIV_SIGMOID:
+    return v_sigmoid(x);
+  case VIV_TANH:
+    return v_tanh(x);
   case VIV_SOFTPLUS: /* max(x, 0) + ln(1 + e^-|x|) is x itself in f32 long before 20 */
     return v_max(zero, x) + v_log1p01(v_exp(zero - v_abs(x)));
-  case VIV_EXP: return v_exp(x);
-  default: return x;
+  case VIV_EXP:
+    return v_exp(x);
+  default:
+    return x;
   }
 }
 
@@ -179,15 +186,33 @@ INLINE void gate_of(int32_t kind, const float *gate, const float *value, float *
 /* One loop for each function, so that the choice is not made for each vector. */
 #define FOR_KIND(kind, CALL)                                                                       \
   switch (kind) {                                                                                  \
-  case VIV_SILU: CALL(VIV_SILU); break;                                                            \
-  case VIV_GELU: CALL(VIV_GELU); break;                                                            \
-  case VIV_GELU_TANH: CALL(VIV_GELU_TANH); break;                                                  \
-  case VIV_RELU: CALL(VIV_RELU); break;                                                            \
-  case VIV_SIGMOID: CALL(VIV_SIGMOID); break;                                                      \
-  case VIV_TANH: CALL(VIV_TANH); break;                                                            \
-  case VIV_SOFTPLUS: CALL(VIV_SOFTPLUS); break;                                                    \
-  case VIV_EXP: CALL(VIV_EXP); break;                                                              \
-  default: CALL(0); break;                                                                         \
+  case VIV_SILU:                                                                                   \
+    CALL(VIV_SILU);                                                                                \
+    break;                                                                                         \
+  case VIV_GELU:                                                                                   \
+    CALL(VIV_GELU);                                                                                \
+    break;                                                                                         \
+  case VIV_GELU_TANH:                                                                              \
+    CALL(VIV_GELU_TANH);                                                                           \
+    break;                                                                                         \
+  case VIV_RELU:                                                                                   \
+    CALL(VIV_RELU);                                                                                \
+    break;                                                                                         \
+  case VIV_SIGMOID:                                                                                \
+    CALL(VIV_SIGMOID);                                                                             \
+    break;                                                                                         \
+  case VIV_TANH:                                                                                   \
+    CALL(VIV_TANH);                                                                                \
+    break;                                                                                         \
+  case VIV_SOFTPLUS:                                                                               \
+    CALL(VIV_SOFTPLUS);                                                                            \
+    break;                                                                                         \
+  case VIV_EXP:                                                                                    \
+    CALL(VIV_EXP);                                                                                 \
+    break;                                                                                         \
+  default:                                                                                         \
+    CALL(0);                                                                                       \
+    break;                                                                                         \
   }
 
 static void unary(int32_t kind, const float *x, float *y, int64_t n) {
@@ -206,8 +231,7 @@ static void axpy(float a, const float *x, float *y, int64_t n) {
   vf va = v_set(a);
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) v_store(y + i, v_fma(va, v_load(x + i), v_load(y + i)));
-  if (i < n)
-    v_store_n(y + i, v_fma(va, v_load_n(x + i, n - i), v_load_n(y + i, n - i)), n - i);
+  if (i < n) v_store_n(y + i, v_fma(va, v_load_n(x + i, n - i), v_load_n(y + i, n - i)), n - i);
 }
 
 /* ---- linear ---- */
@@ -272,7 +296,7 @@ INLINE void tile_row(int R, int32_t dtype, const float *const *x, const void *w,
   int64_t o = 0;
   int wide = R == 1 ? 8 : R == 2 ? WIDE : 4;
   float *at[6];
-  for (; o < outs; ) {
+  for (; o < outs;) {
     int64_t step = outs - o >= wide ? wide : outs - o >= 4 ? 4 : 1;
     const void *weight = element(w, dtype, o * w_stride);
     const float *b = bias ? bias + o : NULL;
@@ -290,13 +314,25 @@ INLINE void tile_row(int R, int32_t dtype, const float *const *x, const void *w,
 INLINE void tile_rows(int R, int32_t dtype, const float *const *x, const void *w, int64_t w_stride,
                       int64_t outs, int64_t k, const float *bias, float *const *y) {
   switch (R) {
-  case 1: tile_row(1, dtype, x, w, w_stride, outs, k, bias, y); break;
-  case 2: tile_row(2, dtype, x, w, w_stride, outs, k, bias, y); break;
-  case 3: tile_row(3, dtype, x, w, w_stride, outs, k, bias, y); break;
+  case 1:
+    tile_row(1, dtype, x, w, w_stride, outs, k, bias, y);
+    break;
+  case 2:
+    tile_row(2, dtype, x, w, w_stride, outs, k, bias, y);
+    break;
+  case 3:
+    tile_row(3, dtype, x, w, w_stride, outs, k, bias, y);
+    break;
 #if LINEAR_ROWS > 3
-  case 4: tile_row(4, dtype, x, w, w_stride, outs, k, bias, y); break;
-  case 5: tile_row(5, dtype, x, w, w_stride, outs, k, bias, y); break;
-  case 6: tile_row(6, dtype, x, w, w_stride, outs, k, bias, y); break;
+  case 4:
+    tile_row(4, dtype, x, w, w_stride, outs, k, bias, y);
+    break;
+  case 5:
+    tile_row(5, dtype, x, w, w_stride, outs, k, bias, y);
+    break;
+  case 6:
+    tile_row(6, dtype, x, w, w_stride, outs, k, bias, y);
+    break;
 #endif
   }
 }
@@ -476,7 +512,7 @@ enum {
 struct query {
   const float *q;
   int32_t k_offset, v_offset;
-  float *out;         /* the weighted sum so far, in place of the result */
+  float *out;          /* the weighted sum so far, in place of the result */
   const uint8_t *mask; /* for key s at mask[s]; NULL where the row has none */
   int64_t mask_begin;
   int64_t begin, end; /* visible keys */
@@ -490,8 +526,8 @@ INLINE void values_tile(int R, int V, int32_t dtype, const float *const *p, cons
   vf acc[4][8];
   bool whole = n >= (int64_t)V * LANES; /* else V is 1 and n lanes are meant */
   UNROLL for (int r = 0; r < R; r++) {
-    UNROLL for (int i = 0; i < V; i++)
-      acc[r][i] = whole ? v_load(out[r] + i * LANES) : v_load_n(out[r], n);
+    UNROLL for (int i = 0; i < V; i++) acc[r][i] =
+        whole ? v_load(out[r] + i * LANES) : v_load_n(out[r], n);
   }
   for (int64_t s = 0; s < keys; s++) {
     const char *at = element(v, dtype, s * v_stride);
@@ -538,10 +574,18 @@ INLINE void values_of(int R, int32_t dtype, const float *const *p, const void *v
 INLINE void values_rows(int R, int32_t dtype, const float *const *p, const void *v,
                         int64_t v_stride, int64_t keys, float *const *out, int64_t dim) {
   switch (R) {
-  case 1: values_of(1, dtype, p, v, v_stride, keys, out, dim); break;
-  case 2: values_of(2, dtype, p, v, v_stride, keys, out, dim); break;
-  case 3: values_of(3, dtype, p, v, v_stride, keys, out, dim); break;
-  case 4: values_of(4, dtype, p, v, v_stride, keys, out, dim); break;
+  case 1:
+    values_of(1, dtype, p, v, v_stride, keys, out, dim);
+    break;
+  case 2:
+    values_of(2, dtype, p, v, v_stride, keys, out, dim);
+    break;
+  case 3:
+    values_of(3, dtype, p, v, v_stride, keys, out, dim);
+    break;
+  case 4:
+    values_of(4, dtype, p, v, v_stride, keys, out, dim);
+    break;
   }
 }
 
@@ -710,8 +754,8 @@ static void attend(const viv_attention *a, struct query *query, int n, const viv
     stop = viv__min(stop, end);
     for (int i = 0, next; i < n && kv->k[page] && kv->v[page]; i = next) {
       const struct query *q = query + i;
-      for (next = i + 1; next < n && query[next].k_offset == q->k_offset &&
-                         query[next].v_offset == q->v_offset;)
+      for (next = i + 1;
+           next < n && query[next].k_offset == q->k_offset && query[next].v_offset == q->v_offset;)
         next++;
       attend_block(a, query + i, next - i, block, stop,
                    (const char *)kv->k[page] + (inside * a->k_width + q->k_offset) * size,

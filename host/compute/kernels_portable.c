@@ -163,16 +163,24 @@ static void softmax(const float *x, int64_t rows, int64_t d, float *y) {
 
 static inline float apply(int32_t kind, float x) {
   switch (kind) {
-  case VIV_SILU: return x / (1.0f + expf(-x));
-  case VIV_GELU: return 0.5f * x * erfcf(-0.70710678118654752f * x);
+  case VIV_SILU:
+    return x / (1.0f + expf(-x));
+  case VIV_GELU:
+    return 0.5f * x * erfcf(-0.70710678118654752f * x);
   case VIV_GELU_TANH: /* x/2 (1 + tanh z) = x sigmoid(2z), without the cancellation */
     return x / (1.0f + expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
-  case VIV_RELU: return x < 0 ? 0.0f : x;
-  case VIV_SIGMOID: return 1.0f / (1.0f + expf(-x));
-  case VIV_TANH: return tanhf(x);
-  case VIV_SOFTPLUS: return x > 20.0f ? x : log1pf(expf(x));
-  case VIV_EXP: return expf(x);
-  default: return x;
+  case VIV_RELU:
+    return x < 0 ? 0.0f : x;
+  case VIV_SIGMOID:
+    return 1.0f / (1.0f + expf(-x));
+  case VIV_TANH:
+    return tanhf(x);
+  case VIV_SOFTPLUS:
+    return x > 20.0f ? x : log1pf(expf(x));
+  case VIV_EXP:
+    return expf(x);
+  default:
+    return x;
   }
 }
 
@@ -223,8 +231,8 @@ static void attend(const viv_attention *a, int32_t head, int32_t row) {
     float block_max = -INFINITY;
     for (int64_t s = 0; s < n; s++) {
       int64_t key = begin + s;
-      const void *k = advance(kv->k[page], a->kv_dtype,
-                              (first + s) * a->k_width + viv__k_offset(a, head));
+      const void *k =
+          advance(kv->k[page], a->kv_dtype, (first + s) * a->k_width + viv__k_offset(a, head));
       score[s] = a->scale * dot(q, k, a->kv_dtype, dim);
       if (a->softcap > 0) score[s] = a->softcap * tanhf(score[s] / a->softcap);
       if (a->mask && key >= a->mask_begin[row] &&
@@ -242,8 +250,8 @@ static void attend(const viv_attention *a, int32_t head, int32_t row) {
       for (int64_t s = 0; s < n; s++) {
         if (score[s] == -INFINITY) continue;
         float p = expf(score[s] - max);
-        const void *v = advance(kv->v[page], a->kv_dtype,
-                                (first + s) * a->v_width + viv__v_offset(a, head));
+        const void *v =
+            advance(kv->v[page], a->kv_dtype, (first + s) * a->v_width + viv__v_offset(a, head));
         sum += p;
         if (a->kv_dtype == VIV_F32)
           for (int64_t i = 0; i < vdim; i++) out[i] += p * element(v, VIV_F32, i);

@@ -134,8 +134,7 @@ viv__pool *viv__pool_new(int32_t threads) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  while (p->threads < threads &&
-         !pthread_create(&p->worker[p->workers], NULL, worker_main, p)) {
+  while (p->threads < threads && !pthread_create(&p->worker[p->workers], NULL, worker_main, p)) {
     p->workers++;
     p->threads++;
   }
@@ -173,8 +172,8 @@ static void drain(viv__pool *p) {
 void viv__pool_run(viv__pool *p, int64_t n, int64_t grain, viv__body body, void *ctx) {
   if (n <= 0) return;
   if (grain < 1) grain = 1;
-  if (p->threads < 2 || n <= grain || atomic_flag_test_and_set_explicit(&p->taken,
-                                                                        memory_order_acquire)) {
+  if (p->threads < 2 || n <= grain ||
+      atomic_flag_test_and_set_explicit(&p->taken, memory_order_acquire)) {
     body(ctx, 0, n);
     return;
   }

@@ -26,10 +26,10 @@ enum viv__plugin_state { VIV__FOUND = 0, VIV__REFUSED = 1, VIV__LOADED = 2 };
 /* One manifest that the scan found. Nothing of the shared object has run until load. */
 typedef struct viv__plugin {
   char *json_path, *so_path;
-  viv_json *manifest; /* NULL when it could not be read */
-  const char *id;     /* the manifest's, or the file's stem */
-  int32_t state;      /* enum viv__plugin_state */
-  char *reason;       /* why it was refused */
+  viv_json *manifest;      /* NULL when it could not be read */
+  const char *id;          /* the manifest's, or the file's stem */
+  int32_t state;           /* enum viv__plugin_state */
+  char *reason;            /* why it was refused */
   const viv_plugin *table; /* once loaded */
   const viv_model_api *model;
   const viv_token_api *token;
@@ -133,7 +133,7 @@ struct viv_job {
   struct viv_job *live_next, **live_prev; /* all jobs the loop watches */
   viv_plugin_job *plugin_job;
   void *task_state;
-  bool waiting;     /* the last step answered WAIT ... */
+  bool waiting;      /* the last step answered WAIT ... */
   atomic_int kicked; /* ... and something has happened since */
 
   /* the event queue */
@@ -145,7 +145,7 @@ struct viv_job {
   uint64_t seq;
   int fd;
   bool ended, end_given, unbounded;
-  bool refused; /* an event was not taken because the job is stopped */
+  bool refused;        /* an event was not taken because the job is stopped */
   viv__event_node end; /* part of the job, so that ending can't fail */
   viv_error error;
   char *counters;
@@ -171,7 +171,8 @@ const viv_value *viv__job_input(const viv_job *job, const char *name, int32_t ki
 struct viv_model {
   viv_runtime *rt;
   viv_model *next;
-  atomic_int refs; /* the caller's and one per job: the struct outlives unload while jobs are held */
+  atomic_int
+      refs; /* the caller's and one per job: the struct outlives unload while jobs are held */
   char *name, *path;
   viv_json *params;
   viv__plugin *plugin;
@@ -196,9 +197,9 @@ struct viv_model {
   viv_job *queue; /* by priority, then order */
   viv_job *active;
   int n_active, max_active;
-  int unfinished;      /* jobs that have begun and not ended */
+  int unfinished;        /* jobs that have begun and not ended */
   _Atomic uint32_t bell; /* rung whenever the worker may have something to do */
-  bool stopping, busy; /* busy: a worker or an inline caller is executing */
+  bool stopping, busy;   /* busy: a worker or an inline caller is executing */
 };
 
 /* Queues a job with its model, in priority order; ends it when the model is stopping. [loop] */

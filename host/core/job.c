@@ -36,7 +36,8 @@ static int32_t check_tensor(const viv_tensor *t, const char *where, viv_error *e
 /* Copies one input into the job's arena. */
 static int32_t copy_input(viv_job *job, const viv_value *in, viv_value *out, viv_error *error) {
   if (!in || !VIV_HAS(in, stream) || in->kind < VIV_KIND_TENSOR || in->kind > VIV_KIND_STREAM)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "inputs", "an input is NULL, too short or of no known kind");
+    return VIV_FAIL(error, VIV_BAD_INPUT, "inputs",
+                    "an input is NULL, too short or of no known kind");
   char *name = viv__arena_str(job->arena, in->name);
   if (!name) return VIV_FAIL(error, VIV_NOT_NOW, "inputs", "no memory");
   *out = (viv_value){.struct_size = sizeof *out,
@@ -245,8 +246,10 @@ void viv__job_kick(viv_job *job) {
 /* The lock must be held. */
 static void append(viv_job *job, viv__event_node *node) {
   node->event.seq = job->seq++;
-  if (job->tail) job->tail->next = node;
-  else job->head = node;
+  if (job->tail)
+    job->tail->next = node;
+  else
+    job->head = node;
   job->tail = node;
   job->queued++;
   if (job->fd >= 0) {
@@ -311,8 +314,7 @@ static int32_t check_event(viv_job *job, const viv_event *e) {
     return VIV_BUG;
   }
   viv_error why = VIV_ERROR_INIT;
-  if (e->kind == VIV_KIND_TENSOR &&
-      (!e->tensor || check_tensor(e->tensor, "tensor", &why) < 0)) {
+  if (e->kind == VIV_KIND_TENSOR && (!e->tensor || check_tensor(e->tensor, "tensor", &why) < 0)) {
     viv__logf(log, VIV_LOG_ERROR, "plugin %s emitted a bad tensor: %s", plugin, why.message);
     return VIV_BUG;
   }
@@ -387,9 +389,11 @@ static bool wait_readable(viv_job *job, int64_t timeout_ms) {
     return true;
   }
   uint64_t until = viv__now_ns() + (uint64_t)timeout_ms * 1000000u;
-  struct timespec t = {.tv_sec = (time_t)(until / 1000000000u), .tv_nsec = (long)(until % 1000000000u)};
+  struct timespec t = {.tv_sec = (time_t)(until / 1000000000u),
+                       .tv_nsec = (long)(until % 1000000000u)};
   while (!job->head)
-    if (timeout_ms == 0 || pthread_cond_timedwait(&job->readable, &job->lock, &t) == ETIMEDOUT) break;
+    if (timeout_ms == 0 || pthread_cond_timedwait(&job->readable, &job->lock, &t) == ETIMEDOUT)
+      break;
   return job->head != NULL;
 }
 

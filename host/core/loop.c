@@ -149,8 +149,10 @@ void viv__loop_submit(viv_runtime *rt, viv_job *job) {
   viv__loop *l = rt->loop;
   job->next = NULL;
   pthread_mutex_lock(&l->lock);
-  if (l->last) l->last->next = job;
-  else l->submitted = job;
+  if (l->last)
+    l->last->next = job;
+  else
+    l->submitted = job;
   l->last = job;
   pthread_mutex_unlock(&l->lock);
   uv_async_send(&l->async);

@@ -218,8 +218,7 @@ static void plan_json(const viv_model *m, viv__buf *b) {
                (unsigned long long)m->weight_bytes, (unsigned long long)p->model_bytes,
                (unsigned long long)p->session_bytes, (unsigned long long)p->session_token_bytes,
                (unsigned long long)p->step_bytes, (unsigned long long)p->step_row_bytes,
-               (long long)p->context_max,
-               (unsigned long long)(fixed_bytes(m) + p->session_bytes),
+               (long long)p->context_max, (unsigned long long)(fixed_bytes(m) + p->session_bytes),
                (unsigned long long)m->rt->budget,
                (unsigned long long)(m->rt->budget - atomic_load(&m->rt->reserved)));
 }
@@ -238,7 +237,8 @@ static uint64_t parameters(const viv_model *m) {
   for (int64_t i = 0; i < viv__tensor_count(m->checkpoint); i++) {
     viv_str name;
     viv_tensor t = {.struct_size = sizeof t};
-    size_t size = viv__tensor_at(m->checkpoint, i, &name, &t) == VIV_OK ? viv__dtype_size(t.dtype) : 0;
+    size_t size =
+        viv__tensor_at(m->checkpoint, i, &name, &t) == VIV_OK ? viv__dtype_size(t.dtype) : 0;
     if (size) n += t.bytes / size;
   }
   return n;
@@ -279,9 +279,10 @@ int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
   viv__buf_fmt(&b, ",\"parameters\":%llu,\"weights_bytes\":%llu", (unsigned long long)parameters(m),
                (unsigned long long)m->weight_bytes);
   if (m->token) {
-    viv__buf_fmt(&b, ",\"vocab_size\":%d,\"n_layers\":%d,\"d_model\":%d,\"context_max\":%lld,\"caps\":%u",
-                 m->info.vocab_size, m->info.n_layers, m->info.d_model,
-                 (long long)m->info.context_max, m->info.caps);
+    viv__buf_fmt(
+        &b, ",\"vocab_size\":%d,\"n_layers\":%d,\"d_model\":%d,\"context_max\":%lld,\"caps\":%u",
+        m->info.vocab_size, m->info.n_layers, m->info.d_model, (long long)m->info.context_max,
+        m->info.caps);
     char *text = NULL;
     size_t len = 0;
     viv_json *none = NULL;
@@ -290,7 +291,9 @@ int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
     viv__json_free(none);
     viv__free(text);
     viv__buf_fmt(&b, ",\"chat\":%s,\"tokenizer\":", chat ? "true" : "false");
-    viv__buf_json(&b, viv__str(m->tokenizer ? "" : m->tokenizer_error ? m->tokenizer_error : "none"));
+    viv__buf_json(&b, viv__str(m->tokenizer         ? ""
+                               : m->tokenizer_error ? m->tokenizer_error
+                                                    : "none"));
     viv__buf_fmt(&b, ",\"tasks\":%s", viv__tokens_tasks(m));
   }
   viv_str own = m->api->describe ? m->api->describe(m->handle) : (viv_str){NULL, 0};

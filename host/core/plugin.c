@@ -119,9 +119,10 @@ static const viv_plugin *enter(viv_runtime *rt, const char *so_path, viv_error *
     VIV_FAIL(error, VIV_NEVER, so_path, "refused this host (ABI %d.%d): %s", VIV_ABI_MAJOR,
              VIV_ABI_MINOR, why.message[0] ? why.message : "it gave no reason");
   else if (!VIV_HAS(table, get_interface) || !table->get_interface)
-    VIV_FAIL(error, VIV_NEVER, so_path,
-             "its plugin table has %u bytes, shorter than version 1 of the ABI, or no get_interface",
-             table->struct_size);
+    VIV_FAIL(
+        error, VIV_NEVER, so_path,
+        "its plugin table has %u bytes, shorter than version 1 of the ABI, or no get_interface",
+        table->struct_size);
   else if (table->abi_major != VIV_ABI_MAJOR)
     VIV_FAIL(error, VIV_NEVER, so_path, "answered with ABI %u.%u; this host speaks %d.0 to %d.%d",
              table->abi_major, table->abi_minor, VIV_ABI_MAJOR, VIV_ABI_MAJOR, VIV_ABI_MINOR);
@@ -176,7 +177,8 @@ bool viv__probe(viv_runtime *rt, const char *so_path, char *reason, size_t cap) 
   close(fds[0]);
   if (!answered && ready == 0) kill(child, SIGKILL);
   int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
   if (answered) return true;
   if (ready == 0)
     snprintf(reason, cap, "hung for %d s while it was loaded", PROBE_MS / 1000);
@@ -207,7 +209,7 @@ static int32_t check_owner(const char *so_path, viv_error *error) {
 #define GET(table, id, type, last)                                                                 \
   ({                                                                                               \
     const type *api_ = (const type *)(table)->get_interface(viv__str(id));                         \
-    api_ && VIV_HAS(api_, last) ? api_ : NULL;                                                     \
+    api_ &&VIV_HAS(api_, last) ? api_ : NULL;                                                      \
   })
 
 static int32_t load(viv_runtime *rt, viv__plugin *p, viv_error *error) {
@@ -229,8 +231,8 @@ static int32_t load(viv_runtime *rt, viv__plugin *p, viv_error *error) {
   }
   if (verdict < 0)
     return VIV_FAIL(error, VIV_NEVER, p->so_path,
-                    "quarantined (content %.12s...): it %s. Another build of it will be tried", hash,
-                    reason);
+                    "quarantined (content %.12s...): it %s. Another build of it will be tried",
+                    hash, reason);
   const viv_plugin *table = enter(rt, p->so_path, error);
   if (!table) return error ? error->code : VIV_NEVER;
   if (!viv__str_eq(table->id, p->id))

@@ -23,17 +23,28 @@ const char *viv_version(void) {
 
 const char *viv_status_name(int32_t status) {
   switch (status) {
-  case VIV_OK: return "ok";
-  case VIV_MORE: return "more";
-  case VIV_DONE: return "done";
-  case VIV_WAIT: return "wait";
-  case VIV_NEVER: return "never";
-  case VIV_NOT_NOW: return "not now";
-  case VIV_BAD_INPUT: return "bad input";
-  case VIV_CANCELLED: return "cancelled";
-  case VIV_BUG: return "bug";
-  case VIV_DEADLINE: return "deadline";
-  default: return "unknown";
+  case VIV_OK:
+    return "ok";
+  case VIV_MORE:
+    return "more";
+  case VIV_DONE:
+    return "done";
+  case VIV_WAIT:
+    return "wait";
+  case VIV_NEVER:
+    return "never";
+  case VIV_NOT_NOW:
+    return "not now";
+  case VIV_BAD_INPUT:
+    return "bad input";
+  case VIV_CANCELLED:
+    return "cancelled";
+  case VIV_BUG:
+    return "bug";
+  case VIV_DEADLINE:
+    return "deadline";
+  default:
+    return "unknown";
   }
 }
 
@@ -64,7 +75,8 @@ static int32_t add_folder(viv_runtime *rt, const char *folder, size_t len, viv_e
   if (!len) return VIV_OK;
   char **folders = viv__realloc(rt->folders, (rt->n_folders + 1) * sizeof *folders);
   if (folders) rt->folders = folders;
-  char **notes = folders ? viv__realloc(rt->folder_notes, (rt->n_folders + 1) * sizeof *notes) : NULL;
+  char **notes =
+      folders ? viv__realloc(rt->folder_notes, (rt->n_folders + 1) * sizeof *notes) : NULL;
   if (notes) rt->folder_notes = notes;
   char *copy = notes ? viv__strndup(folder, len) : NULL;
   if (!copy) return VIV_FAIL(error, VIV_NOT_NOW, "plugin path", "no memory");
@@ -120,9 +132,12 @@ static int32_t find_folders(viv_runtime *rt, const viv_options *o, viv_error *er
 static void find_cache(viv_runtime *rt, const viv_options *o) {
   viv__buf b = {0};
   const char *base;
-  if (o && o->cache_dir) viv__buf_str(&b, o->cache_dir);
-  else if ((base = getenv("XDG_CACHE_HOME")) && *base == '/') viv__buf_fmt(&b, "%s/vivarium", base);
-  else if ((base = getenv("HOME")) && *base == '/') viv__buf_fmt(&b, "%s/.cache/vivarium", base);
+  if (o && o->cache_dir)
+    viv__buf_str(&b, o->cache_dir);
+  else if ((base = getenv("XDG_CACHE_HOME")) && *base == '/')
+    viv__buf_fmt(&b, "%s/vivarium", base);
+  else if ((base = getenv("HOME")) && *base == '/')
+    viv__buf_fmt(&b, "%s/.cache/vivarium", base);
   if (b.failed || !b.ptr) {
     viv__buf_free(&b);
     return;
@@ -245,8 +260,9 @@ int32_t viv_plugins(viv_runtime *rt, viv_text *json, viv_error *error) {
     viv__buf_str(&b, ",\"file\":");
     viv__buf_json(&b, viv__str(p->so_path));
     viv__buf_fmt(&b, ",\"state\":\"%s\",\"reason\":",
-                 p->state == VIV__REFUSED ? "refused"
-                 : p->state == VIV__LOADED ? "loaded" : "found");
+                 p->state == VIV__REFUSED  ? "refused"
+                 : p->state == VIV__LOADED ? "loaded"
+                                           : "found");
     viv__buf_json(&b, viv__str(p->reason ? p->reason : ""));
     viv__buf_str(&b, ",\"architectures\":[");
     const viv_json *lists[] = {viv__json_get(p->manifest, "model_types"),
@@ -274,13 +290,14 @@ int32_t viv_machine(viv_runtime *rt, viv_text *json, viv_error *error) {
   viv__buf_json(&b, viv__str(viv__compute_isa(rt->compute)));
   viv__buf_str(&b, ",\"blas_core\":");
   viv__buf_json(&b, viv__str(viv__compute_blas(rt->compute)));
-  viv__buf_fmt(&b, ",\"threads\":%d,\"memory_bytes\":%llu,\"memory_free_bytes\":%llu", rt->compute->threads,
-               (unsigned long long)si.totalram * si.mem_unit,
+  viv__buf_fmt(&b, ",\"threads\":%d,\"memory_bytes\":%llu,\"memory_free_bytes\":%llu",
+               rt->compute->threads, (unsigned long long)si.totalram * si.mem_unit,
                (unsigned long long)si.freeram * si.mem_unit);
   viv__buf_fmt(&b, ",\"budget_bytes\":%llu,\"reserved_bytes\":%llu,\"cache_dir\":",
                (unsigned long long)rt->budget, (unsigned long long)atomic_load(&rt->reserved));
   viv__buf_json(&b, viv__str(rt->cache_dir ? rt->cache_dir : ""));
-  viv__buf_fmt(&b, ",\"abi\":\"%d.%d\",\"version\":\"%s\"}", VIV_ABI_MAJOR, VIV_ABI_MINOR, VIV_VERSION);
+  viv__buf_fmt(&b, ",\"abi\":\"%d.%d\",\"version\":\"%s\"}", VIV_ABI_MAJOR, VIV_ABI_MINOR,
+               VIV_VERSION);
   return give_text(&b, json, error);
 }
 
@@ -311,7 +328,8 @@ int32_t viv_why(viv_runtime *rt, const char *path, viv_text *json, viv_error *er
   int32_t status = viv__checkpoint_open(path, &c, &refusal);
   pthread_mutex_lock(&rt->lock);
   if (status == VIV_OK && !viv__checkpoint_config(c))
-    status = VIV_FAIL(&refusal, VIV_BAD_INPUT, path, "there is no config.json: nothing says what model this is");
+    status = VIV_FAIL(&refusal, VIV_BAD_INPUT, path,
+                      "there is no config.json: nothing says what model this is");
   if (status == VIV_OK)
     status = viv__route(rt, viv__checkpoint_config(c), path, NULL, &taken, &why, &refusal);
   viv__buf_str(&b, "{\"model\":");

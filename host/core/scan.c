@@ -181,7 +181,8 @@ static bool serves(const viv__plugin *p, const viv_json *config, char *reason, s
   for (int64_t i = 0; i < viv__json_count(arch); i++)
     if (lists(p->manifest, "architectures", viv__json_string(viv__json_item(arch, i)))) return true;
   viv_str first = viv__json_string(viv__json_item(arch, 0));
-  snprintf(reason, cap, "architecture: serves neither model_type \"%.*s\" nor architecture \"%.*s\"",
+  snprintf(reason, cap,
+           "architecture: serves neither model_type \"%.*s\" nor architecture \"%.*s\"",
            (int)type.len, type.len ? type.ptr : "", (int)first.len, first.len ? first.ptr : "");
   return false;
 }

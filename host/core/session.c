@@ -60,8 +60,10 @@ void viv_session_close(viv_session *s) {
   if (m->handle) {
     claim(m);
     int32_t role = viv__thread_role(VIV_THREAD_JOB);
-    if (m->token) viv__tokens_session_close(s);
-    else if (s->handle) m->api->session_close(s->handle);
+    if (m->token)
+      viv__tokens_session_close(s);
+    else if (s->handle)
+      m->api->session_close(s->handle);
     s->handle = NULL;
     viv__thread_role(role);
     unclaim(m);
@@ -94,7 +96,9 @@ int32_t viv_session_resume(viv_model *m, const char *path, viv_session **out, vi
   status = viv__tokens_session_load(s, path, error);
   viv__thread_role(role);
   unclaim(m);
-  if (status < 0) viv_session_close(s);
-  else *out = s;
+  if (status < 0)
+    viv_session_close(s);
+  else
+    *out = s;
   return status;
 }

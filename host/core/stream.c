@@ -11,7 +11,7 @@ struct viv_stream {
   char *ring;
   uint64_t capacity, begin, used;
   bool closed;
-  int holders; /* the caller and the job */
+  int holders;  /* the caller and the job */
   viv_job *job; /* NULL: not attached; kicked when data come */
 };
 
@@ -66,7 +66,8 @@ void viv__stream_detach(viv_stream *s) {
 int32_t viv_stream_push(viv_stream *s, const void *data, uint64_t bytes, int64_t timeout_ms) {
   if (!s || (bytes && !data) || bytes > s->capacity) return VIV_BAD_INPUT;
   uint64_t until = viv__now_ns() + (timeout_ms > 0 ? (uint64_t)timeout_ms * 1000000u : 0);
-  struct timespec t = {.tv_sec = (time_t)(until / 1000000000u), .tv_nsec = (long)(until % 1000000000u)};
+  struct timespec t = {.tv_sec = (time_t)(until / 1000000000u),
+                       .tv_nsec = (long)(until % 1000000000u)};
   pthread_mutex_lock(&s->lock);
   while (!s->closed && s->capacity - s->used < bytes) {
     int timed = timeout_ms < 0    ? pthread_cond_wait(&s->writable, &s->lock)

@@ -62,8 +62,10 @@ static int32_t begin(viv_model *m, viv_job *job, viv_error *error) {
 
 static void finish(viv_model *m, viv_job *job, int32_t status, const viv_error *error) {
   char *counters = NULL;
-  if (m->token) counters = viv__tokens_end(m, job, status);
-  else if (job->plugin_job) m->api->job_end(job->plugin_job);
+  if (m->token)
+    counters = viv__tokens_end(m, job, status);
+  else if (job->plugin_job)
+    m->api->job_end(job->plugin_job);
   job->plugin_job = NULL;
   int32_t stopped = viv__job_poll(job);
   /* A plugin may end well although its last event was refused: the result is not whole then. */
@@ -89,8 +91,8 @@ static bool step(viv_model *m, viv_job *job) {
     status = VIV_FAIL(&error, VIV_BUG, m->plugin->id,
                       "job_step answered OK; MORE, WAIT, DONE or a failure are possible");
   } else if (status > VIV_WAIT) {
-    status = VIV_FAIL(&error, VIV_BUG, m->plugin->id, "job_step answered the unknown status %d",
-                      status);
+    status =
+        VIV_FAIL(&error, VIV_BUG, m->plugin->id, "job_step answered the unknown status %d", status);
   }
   finish(m, job, status, &error);
   return true;
@@ -131,8 +133,10 @@ static void run_round(viv_model *m) {
     return;
   }
   for (viv_job **at = &m->active; *at;) {
-    if (runnable(*at) && step(m, *at)) drop(m, at);
-    else at = &(*at)->next;
+    if (runnable(*at) && step(m, *at))
+      drop(m, at);
+    else
+      at = &(*at)->next;
   }
 }
 

@@ -33,7 +33,8 @@ static int32_t decode(viv__task *t, viv_error *error) {
   int32_t *ids = viv__malloc(n * sizeof *ids);
   if (!ids) return VIV_FAIL(error, VIV_NOT_NOW, "ids", "no memory");
   for (size_t i = 0; i < n; i++) {
-    int64_t id = x->dtype == VIV_I64 ? ((const int64_t *)x->data)[i] : ((const int32_t *)x->data)[i];
+    int64_t id =
+        x->dtype == VIV_I64 ? ((const int64_t *)x->data)[i] : ((const int32_t *)x->data)[i];
     ids[i] = id < 0 || id > INT32_MAX ? -1 : (int32_t)id;
   }
   char *text = NULL;

@@ -14,7 +14,8 @@ int32_t viv__forward_begin(viv__task *t, viv_error *error) {
   if (status < 0) return status;
   double keep = viv__json_num(params, "logits_to_keep", 0), k = viv__json_num(params, "top_k", 0);
   if (keep != 0 && keep != 1)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "logits_to_keep", "0 (all) and 1 (the last) are possible");
+    return VIV_FAIL(error, VIV_BAD_INPUT, "logits_to_keep",
+                    "0 (all) and 1 (the last) are possible");
   if (!(k >= 0 && k <= t->m->info.vocab_size))
     return VIV_FAIL(error, VIV_BAD_INPUT, "top_k", "must be 0 to %d", t->m->info.vocab_size);
   t->top_k = (int32_t)k;
@@ -28,7 +29,8 @@ int32_t viv__forward_begin(viv__task *t, viv_error *error) {
     if (!t->nll || !t->argmax) return VIV_FAIL(error, VIV_NOT_NOW, "score", "no memory");
   } else {
     int64_t kept = t->last_only ? 1 : t->columns;
-    t->logits = viv__calloc((size_t)(t->n_rows * kept), (size_t)t->m->info.vocab_size * sizeof(float));
+    t->logits =
+        viv__calloc((size_t)(t->n_rows * kept), (size_t)t->m->info.vocab_size * sizeof(float));
     if (!t->logits) return VIV_FAIL(error, VIV_NOT_NOW, "forward", "no memory for the logits");
   }
   return viv__task_open_seqs(t, 0, error);
@@ -78,7 +80,8 @@ static void place_rows(const viv__lane *lane, const viv__tap *tap, char *to, int
   int64_t skip = lane->n_prompt - tap->shape[0]; /* a session's owed tokens come first */
   for (int64_t i = 0; i < tap->shape[0]; i++) {
     int64_t at = skip + i >= 0 ? lane->column[skip + i] : -1;
-    if (at >= 0 && at < columns) memcpy(to + (size_t)at * row, tap->data.ptr + (size_t)i * row, row);
+    if (at >= 0 && at < columns)
+      memcpy(to + (size_t)at * row, tap->data.ptr + (size_t)i * row, row);
   }
 }
 
@@ -207,8 +210,10 @@ static int32_t finish(viv__task *t, viv_error *error) {
     int64_t shape[] = {t->n_rows, t->last_only ? 1 : t->columns, t->m->info.vocab_size};
     float *logits = t->logits;
     t->logits = NULL;
-    if (status == VIV_OK) status = viv__task_out(t, "logits", VIV_F32, 3, shape, logits, 0);
-    else viv__free(logits);
+    if (status == VIV_OK)
+      status = viv__task_out(t, "logits", VIV_F32, 3, shape, logits, 0);
+    else
+      viv__free(logits);
   }
   viv_session *s = t->job->session;
   viv__lane *lane = &t->lanes[0];
@@ -269,7 +274,8 @@ int32_t viv__forward_step(viv__task *t, viv_error *error) {
   }
   int32_t status = viv__engine_logits(m, n_logits, error);
   if (status < 0) return status;
-  viv_tap_sink sink = {.struct_size = sizeof sink, .self = lane, .wants = tap_wants, .put = tap_put};
+  viv_tap_sink sink = {
+      .struct_size = sizeof sink, .self = lane, .wants = tap_wants, .put = tap_put};
   viv_batch in = {.struct_size = sizeof in,
                   .n_rows = (int32_t)n,
                   .tokens = lane->prompt + lane->fed,

@@ -150,13 +150,16 @@ int32_t viv__generate_begin(viv__task *t, viv_error *error) {
   for (int32_t i = 0; i < t->n_rows; i++)
     if (t->lanes[i].n_prompt > longest) longest = t->lanes[i].n_prompt;
   if (t->job->session) longest += t->job->session->n_tokens;
-  if (context && longest + t->max_new > context) t->max_new = context > longest ? context - longest : 0;
+  if (context && longest + t->max_new > context)
+    t->max_new = context > longest ? context - longest : 0;
   status = viv__task_open_seqs(t, t->max_new, error);
   if (status < 0) return status;
   uint64_t seed;
   const viv_json *given = viv__json_get(t->job->params, "seed");
-  if (viv__json_type(given) == VIV_JSON_NUMBER) seed = (uint64_t)(int64_t)viv__json_number(given);
-  else if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = viv__now_ns();
+  if (viv__json_type(given) == VIV_JSON_NUMBER)
+    seed = (uint64_t)(int64_t)viv__json_number(given);
+  else if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
+    seed = viv__now_ns();
   for (int32_t i = 0; i < t->n_rows; i++) {
     viv__lane *lane = &t->lanes[i];
     if (t->max_new == 0) {
@@ -266,7 +269,8 @@ static int32_t local_seq(const viv__lane *lane, int32_t seq) {
 static int32_t run_op(viv__lane *lane, const viv_seq_op *op, viv_error *error) {
   viv_model *m = lane->task->m;
   int32_t seq = local_seq(lane, op->seq);
-  if (seq < 0) return VIV_FAIL(error, VIV_BUG, "strategy", "names the unknown sequence %d", op->seq);
+  if (seq < 0)
+    return VIV_FAIL(error, VIV_BUG, "strategy", "names the unknown sequence %d", op->seq);
   int64_t held = m->token->seq_len(m->handle, seq);
   if ((op->kind == VIV_SEQ_TRUNCATE || op->kind == VIV_SEQ_GATHER) && (op->a < 0 || op->a > held))
     return VIV_FAIL(error, VIV_BUG, "strategy", "cuts %lld of %lld tokens", (long long)op->a,
@@ -287,7 +291,8 @@ static int32_t run_op(viv__lane *lane, const viv_seq_op *op, viv_error *error) {
   case VIV_SEQ_GATHER:
     if (op->seq == 0) lane->n_mirror = 0; /* a session rebuilds its sequence afterwards */
     return m->token->seq_gather(m->handle, seq, held - op->a, op->index, op->n, error);
-  default: return VIV_FAIL(error, VIV_BUG, "strategy", "asks for the unknown operation %d", op->kind);
+  default:
+    return VIV_FAIL(error, VIV_BUG, "strategy", "asks for the unknown operation %d", op->kind);
   }
 }
 
@@ -392,8 +397,10 @@ static int32_t reduce(viv__lane *lane, float *logits, viv_strategy_result *r, vi
   }
   for (int32_t i = 0; i < r->n_rows; i++) {
     const float *row = logits + (size_t)i * (size_t)vocab;
-    if (mode == VIV_LOGITS_TOPK) top_k(row, vocab, k, e->ids + i * k, e->values + i * k);
-    else argmax_confidence(row, vocab, &e->ids[i], e->values + 4 * i);
+    if (mode == VIV_LOGITS_TOPK)
+      top_k(row, vocab, k, e->ids + i * k, e->values + i * k);
+    else
+      argmax_confidence(row, vocab, &e->ids[i], e->values + 4 * i);
   }
   r->ids = e->ids;
   r->values = e->values;
@@ -428,7 +435,8 @@ int32_t viv__generate_result(viv__lane *lane, float *logits, viv_error *error) {
     memcpy(lane->raw, logits, (size_t)n * (size_t)vocab * 4);
   }
   for (int32_t i = 0; i < n && lane->n_out + i < t->min_new; i++)
-    for (int32_t k = 0; k < t->n_eos; k++) logits[(size_t)i * (size_t)vocab + (size_t)t->eos[k]] = -INFINITY;
+    for (int32_t k = 0; k < t->n_eos; k++)
+      logits[(size_t)i * (size_t)vocab + (size_t)t->eos[k]] = -INFINITY;
   viv_strategy_result r = {.struct_size = sizeof r, .n_rows = n};
   status = reduce(lane, logits, &r, error);
   if (status == VIV_OK) status = viv__generate_resume(lane, &r, error);
@@ -547,9 +555,10 @@ static void update_session(viv__lane *lane) {
            (size_t)lane->n_out * sizeof *s->tokens);
   s->n_tokens = n;
   int64_t same = lane->base + lane->fed, held = m->token->seq_len(m->handle, s->seq);
-  for (int64_t i = 0; i < lane->n_mirror && same < n && s->tokens[same] == lane->mirror[i]; i++) same++;
-  if (held > same && (!m->token->seq_truncate ||
-                      m->token->seq_truncate(m->handle, s->seq, same, NULL) < 0)) {
+  for (int64_t i = 0; i < lane->n_mirror && same < n && s->tokens[same] == lane->mirror[i]; i++)
+    same++;
+  if (held > same &&
+      (!m->token->seq_truncate || m->token->seq_truncate(m->handle, s->seq, same, NULL) < 0)) {
     m->token->seq_close(m->handle, s->seq);
     s->seq = -1;
   }

@@ -9,14 +9,21 @@
 
 static int64_t integer_at(const viv_tensor *t, int64_t i) {
   switch (t->dtype) {
-  case VIV_I64: return ((const int64_t *)t->data)[i];
-  case VIV_I32: return ((const int32_t *)t->data)[i];
-  case VIV_I16: return ((const int16_t *)t->data)[i];
-  case VIV_I8: return ((const int8_t *)t->data)[i];
+  case VIV_I64:
+    return ((const int64_t *)t->data)[i];
+  case VIV_I32:
+    return ((const int32_t *)t->data)[i];
+  case VIV_I16:
+    return ((const int16_t *)t->data)[i];
+  case VIV_I8:
+    return ((const int8_t *)t->data)[i];
   case VIV_U8:
-  case VIV_BOOL: return ((const uint8_t *)t->data)[i];
-  case VIV_F32: return (int64_t)((const float *)t->data)[i]; /* masks only */
-  default: return -1;
+  case VIV_BOOL:
+    return ((const uint8_t *)t->data)[i];
+  case VIV_F32:
+    return (int64_t)((const float *)t->data)[i]; /* masks only */
+  default:
+    return -1;
   }
 }
 
@@ -59,7 +66,8 @@ static int32_t read_ids(viv__task *t, const viv_tensor *ids, const viv_tensor *m
   if (ids->dtype == VIV_F32 || integer_at(ids, 0) == -1)
     if (ids->dtype != VIV_I64 && ids->dtype != VIV_I32)
       return VIV_FAIL(error, VIV_BAD_INPUT, "input_ids", "must hold integers");
-  if (mask && (mask->ndim != ids->ndim || memcmp(mask->shape, ids->shape, sizeof(int64_t) * (size_t)ids->ndim)))
+  if (mask && (mask->ndim != ids->ndim ||
+               memcmp(mask->shape, ids->shape, sizeof(int64_t) * (size_t)ids->ndim)))
     return VIV_FAIL(error, VIV_BAD_INPUT, "attention_mask", "must have the shape of input_ids");
   status = new_lanes(t, rows, columns, error);
   if (status < 0) return status;
@@ -86,10 +94,10 @@ static int32_t read_text(viv__task *t, viv_str text, bool add_special, viv_error
   int32_t *ids = NULL;
   size_t n = 0;
   if (!t->m->tokenizer)
-    return VIV_FAIL(error, VIV_NEVER, "text", "the model has no usable tokenizer (%s); give input_ids",
+    return VIV_FAIL(error, VIV_NEVER, "text",
+                    "the model has no usable tokenizer (%s); give input_ids",
                     t->m->tokenizer_error ? t->m->tokenizer_error : "tokenizer.json is absent");
-  int32_t status =
-      viv__tokenizer_encode(t->m->tokenizer, text, add_special, true, &ids, &n, error);
+  int32_t status = viv__tokenizer_encode(t->m->tokenizer, text, add_special, true, &ids, &n, error);
   if (status < 0) return status;
   if (!n && t->m->info.bos >= 0 && !t->job->session) {
     viv__free(ids); /* an empty prompt begins with the beginning */
@@ -100,7 +108,8 @@ static int32_t read_text(viv__task *t, viv_str text, bool add_special, viv_error
   }
   if (!n) {
     viv__free(ids);
-    return VIV_FAIL(error, VIV_BAD_INPUT, "text", "is empty, and the model has no token to begin with");
+    return VIV_FAIL(error, VIV_BAD_INPUT, "text",
+                    "is empty, and the model has no token to begin with");
   }
   status = new_lanes(t, 1, (int64_t)n, error);
   for (size_t i = 0; status == VIV_OK && i < n; i++) {
@@ -153,10 +162,11 @@ int32_t viv__task_read_tokens(viv__task *t, bool allow_text, viv_error *error) {
   if (ids) {
     status = read_ids(t, ids->tensor, mask ? mask->tensor : NULL, error);
   } else if (allow_text && text) {
-    status = viv__json_bool(job->params, "chat", false)
-                 ? read_chat(t, text->bytes, error)
-                 : read_text(t, text->bytes,
-                             viv__json_bool(job->params, "add_special_tokens", !job->session), error);
+    status =
+        viv__json_bool(job->params, "chat", false)
+            ? read_chat(t, text->bytes, error)
+            : read_text(t, text->bytes,
+                        viv__json_bool(job->params, "add_special_tokens", !job->session), error);
   } else if (allow_text && messages) {
     viv_json *list = NULL;
     status = viv__json_parse(messages->bytes.ptr, messages->bytes.len, "messages", &list, error);
@@ -183,8 +193,9 @@ static int32_t continue_session(viv__lane *lane, viv_session *s, viv_error *erro
     if (status < 0) return status;
   }
   if (held < 0 || held > s->n_tokens)
-    return VIV_FAIL(error, VIV_BUG, m->plugin->id, "a session's sequence has the length %lld of %lld",
-                    (long long)held, (long long)s->n_tokens);
+    return VIV_FAIL(error, VIV_BUG, m->plugin->id,
+                    "a session's sequence has the length %lld of %lld", (long long)held,
+                    (long long)s->n_tokens);
   int64_t owed = s->n_tokens - held, n = owed + lane->n_prompt;
   int32_t *prompt = viv__malloc((size_t)n * sizeof *prompt);
   int32_t *column = viv__malloc((size_t)n * sizeof *column);
@@ -211,7 +222,8 @@ int32_t viv__task_open_seqs(viv__task *t, int64_t extra, viv_error *error) {
   viv_model *m = t->m;
   viv_session *s = t->job->session;
   if (s && t->n_rows != 1)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "session", "a session continues one row, not %d", t->n_rows);
+    return VIV_FAIL(error, VIV_BAD_INPUT, "session", "a session continues one row, not %d",
+                    t->n_rows);
   uint64_t bytes = 0;
   for (int32_t i = 0; i < t->n_rows; i++) {
     viv__lane *lane = &t->lanes[i];
@@ -264,9 +276,10 @@ int32_t viv__task_out(viv__task *t, const char *name, int32_t dtype, int32_t ndi
     return VIV_NOT_NOW;
   }
   viv__out *out = &t->outs[t->n_outs++];
-  *out = (viv__out){.name = copy,
-                    .tensor = {.struct_size = sizeof(viv_tensor), .data = data, .dtype = dtype, .ndim = ndim},
-                    .flags = flags};
+  *out = (viv__out){
+      .name = copy,
+      .tensor = {.struct_size = sizeof(viv_tensor), .data = data, .dtype = dtype, .ndim = ndim},
+      .flags = flags};
   out->tensor.bytes = viv__dtype_size(dtype);
   for (int32_t i = 0; i < ndim; i++) {
     out->tensor.shape[i] = shape[i];

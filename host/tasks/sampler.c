@@ -19,9 +19,9 @@ struct viv_sampler {
   uint8_t *seen;      /* [vocab_size] 1: in the prompt or generated */
   int32_t *generated; /* [vocab_size] how often */
   int32_t n_bias;
-  candidate *bias;    /* [n_bias]; -inf for suppressed tokens */
-  candidate *sorted;  /* [vocab_size] scratch */
-  uint64_t state[4];  /* xoshiro256** */
+  candidate *bias;   /* [n_bias]; -inf for suppressed tokens */
+  candidate *sorted; /* [vocab_size] scratch */
+  uint64_t state[4]; /* xoshiro256** */
 };
 
 /* ---- random numbers: xoshiro256** seeded by splitmix64 ---- */
@@ -140,7 +140,8 @@ static void accept_token(viv_sampler *s, int32_t token, int32_t generated) {
 static void process(viv_sampler *s, float *logits) {
   if (s->repetition != 1)
     for (int32_t i = 0; i < s->vocab_size; i++)
-      if (s->seen[i]) logits[i] = logits[i] > 0 ? logits[i] / s->repetition : logits[i] * s->repetition;
+      if (s->seen[i])
+        logits[i] = logits[i] > 0 ? logits[i] / s->repetition : logits[i] * s->repetition;
   if (s->presence != 0 || s->frequency != 0)
     for (int32_t i = 0; i < s->vocab_size; i++)
       if (s->generated[i]) logits[i] -= s->presence + s->frequency * (float)s->generated[i];
@@ -163,7 +164,7 @@ static int by_logit(const void *a, const void *b) {
 /* Sets the logits that top-k, top-p and min-p remove to -inf. */
 static void warp(viv_sampler *s, float *logits) {
   int32_t n = s->vocab_size, keep = n;
-  bool k_on = s->top_k > 0 && s->top_k < n, p_on = s->top_p < 1, m_on = s->min_p > 0;
+  bool k_on = s->top_k > 0 && s->top_k < n, p_on = s->top_p<1, m_on = s->min_p> 0;
   if (!k_on && !p_on && !m_on) return;
   int32_t m = 0;
   for (int32_t i = 0; i < n; i++)

@@ -75,8 +75,8 @@ static int32_t load(viv_session *s, const char *data, size_t len, const char *pa
   status = m->token->restore(m->handle, s->seq, data + HEAD + n * 4 + 8, bytes, &why);
   int64_t held = status >= 0 ? m->token->seq_len(m->handle, s->seq) : -1;
   if (held < 0 || held > s->n_tokens) {
-    viv__logf(&m->rt->log, VIV_LOG_WARN, "%s: the snapshot can't be used (%s); tokens are fed again",
-              path, why.message);
+    viv__logf(&m->rt->log, VIV_LOG_WARN,
+              "%s: the snapshot can't be used (%s); tokens are fed again", path, why.message);
     viv__tokens_session_close(s);
   }
   return VIV_OK;

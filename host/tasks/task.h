@@ -23,12 +23,12 @@ typedef struct viv__tap {
 /* One sequence at work. */
 typedef struct viv__lane {
   viv__task *task;
-  int32_t row;      /* of the request's batch */
-  int32_t *prompt;  /* [n_prompt] what has to be fed, in order */
-  int32_t *column;  /* [n_prompt] where each token stands in the request's row */
+  int32_t row;     /* of the request's batch */
+  int32_t *prompt; /* [n_prompt] what has to be fed, in order */
+  int32_t *column; /* [n_prompt] where each token stands in the request's row */
   int64_t n_prompt, fed;
-  int64_t base;     /* tokens the sequence held before this job (a session's) */
-  int32_t seq;      /* the model's, -1: none */
+  int64_t base; /* tokens the sequence held before this job (a session's) */
+  int32_t seq;  /* the model's, -1: none */
   bool owns_seq, done;
 
   const viv_strategy_api *api;
@@ -43,8 +43,8 @@ typedef struct viv__lane {
   float *raw, *step_logits; /* raw logits of the last result; of each emitted token */
   int32_t n_raw;
   viv__detokenizer *detokenizer;
-  viv__buf text;    /* decoded and not yet sent */
-  viv__buf whole;   /* all decoded text, when it is a wanted output */
+  viv__buf text;  /* decoded and not yet sent */
+  viv__buf whole; /* all decoded text, when it is a wanted output */
   const char *finish;
 
   viv__tap *taps;
@@ -68,7 +68,7 @@ struct viv__task {
   uint64_t reserved;
   int32_t status; /* MORE while it runs */
   viv_error error;
-  bool complete;  /* all is computed; what is left is to emit */
+  bool complete; /* all is computed; what is left is to emit */
   viv__out *outs;
   size_t n_outs, cap_outs, emitted;
   uint64_t prefill_ns, decode_ns, begun_ns, prefilled_ns;
@@ -84,8 +84,8 @@ struct viv__task {
   int32_t n_stop;
 
   /* forward, score */
-  float *logits;      /* [B, kept, V] */
-  float *nll;         /* [n - 1] */
+  float *logits; /* [B, kept, V] */
+  float *nll;    /* [n - 1] */
   int64_t *argmax;
   bool last_only;
   int32_t top_k;
@@ -94,7 +94,7 @@ struct viv__task {
 /* One lane's share of a batch. */
 typedef struct viv__part {
   viv__lane *lane;
-  int32_t first, n;             /* rows */
+  int32_t first, n; /* rows */
   int32_t first_logit, n_logits;
   bool prefill;
 } viv__part;

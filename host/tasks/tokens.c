@@ -38,8 +38,9 @@ int32_t viv__engine_logits(viv_model *m, int64_t rows, viv_error *error) {
   size_t need = (size_t)rows * (size_t)m->info.vocab_size;
   if (need <= e->cap_logits) return VIV_OK;
   float *grown = viv__realloc(e->logits, need * sizeof *grown);
-  if (!grown) return VIV_FAIL(error, VIV_NOT_NOW, m->name, "no memory for %lld rows of logits",
-                              (long long)rows);
+  if (!grown)
+    return VIV_FAIL(error, VIV_NOT_NOW, m->name, "no memory for %lld rows of logits",
+                    (long long)rows);
   e->logits = grown;
   e->cap_logits = need;
   return VIV_OK;
@@ -64,10 +65,14 @@ int32_t viv__tokens_begin(viv_model *m, viv_job *job, viv_error *error) {
   if (!(chunk >= 1 && chunk <= 1e9))
     return VIV_FAIL(error, VIV_BAD_INPUT, "params.chunk", "must be 1 or more");
   t->chunk = chunk < VIV__MAX_ROWS ? (int64_t)chunk : VIV__MAX_ROWS;
-  if (!strcmp(job->task, "generate")) t->kind = VIV__GENERATE;
-  else if (!strcmp(job->task, "forward")) t->kind = VIV__FORWARD;
-  else if (!strcmp(job->task, "score")) t->kind = VIV__SCORE;
-  else if (!strcmp(job->task, "encode") || !strcmp(job->task, "decode")) t->kind = VIV__CODING;
+  if (!strcmp(job->task, "generate"))
+    t->kind = VIV__GENERATE;
+  else if (!strcmp(job->task, "forward"))
+    t->kind = VIV__FORWARD;
+  else if (!strcmp(job->task, "score"))
+    t->kind = VIV__SCORE;
+  else if (!strcmp(job->task, "encode") || !strcmp(job->task, "decode"))
+    t->kind = VIV__CODING;
   else
     return VIV_FAIL(error, VIV_NEVER, "task", "\"%s\" is none of this model's tasks: %s", job->task,
                     viv__tokens_tasks(m));
@@ -245,8 +250,10 @@ static void run_parts(viv_model *m, viv__batch *b) {
     viv_error error = VIV_ERROR_INIT;
     int32_t status = one ? VIV_OK : VIV_FAIL(&error, VIV_NOT_NOW, m->name, "no memory");
     if (one) {
-      if (b->parts[i].prefill) add_prefill(one, lane);
-      else add_want(one, lane);
+      if (b->parts[i].prefill)
+        add_prefill(one, lane);
+      else
+        add_want(one, lane);
       status = run_batch(m, one, &error);
       if (status >= 0) distribute(m, one);
     }
@@ -311,9 +318,12 @@ void viv__tokens_round(viv_model *m) {
   if (b->n) {
     viv_error error = VIV_ERROR_INIT;
     int32_t status = run_batch(m, b, &error);
-    if (status >= 0) distribute(m, b);
-    else if (b->n_parts > 1) run_parts(m, b);
-    else viv__task_fail(b->parts[0].lane->task, status, &error);
+    if (status >= 0)
+      distribute(m, b);
+    else if (b->n_parts > 1)
+      run_parts(m, b);
+    else
+      viv__task_fail(b->parts[0].lane->task, status, &error);
   }
   for (int i = 0; i < n; i++) {
     viv__task *t = jobs[i]->task_state;
@@ -331,7 +341,8 @@ int32_t viv__tokens_status(viv_job *job, viv_error *error) {
 
 static char *counters(viv__task *t) {
   viv__buf b = {0};
-  double prefill = (double)(t->prefilled_ns > t->begun_ns ? t->prefilled_ns - t->begun_ns : 0) / 1e6;
+  double prefill =
+      (double)(t->prefilled_ns > t->begun_ns ? t->prefilled_ns - t->begun_ns : 0) / 1e6;
   double decode = t->prefilled_ns ? (double)(viv__now_ns() - t->prefilled_ns) / 1e6 : 0;
   viv__buf_fmt(&b,
                "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"prefill_ms\":%.3f,"

@@ -1417,7 +1417,8 @@ static void test_strategy(struct context *c) {
       status = s->resume(made, NULL, &want, &error);
       viv__v_after(c);
       check_failure(c, "resume", status, &error);
-      if (status == VIV_MORE && (!want.batch || want.batch->n_rows < 1) && want.n_emit < 1 && want.n_ops < 1)
+      if (status == VIV_MORE && (!want.batch || want.batch->n_rows < 1) && want.n_emit < 1 &&
+          want.n_ops < 1)
         viv__v_fail(c, "%.*s: resume answers MORE and wants nothing", (int)name.len, name.ptr);
       for (int32_t r = 0; status == VIV_MORE && want.batch && r < want.batch->n_rows; r++)
         if (want.batch->tokens && want.batch->input_kind == VIV_INPUT_TOKENS &&

@@ -48,7 +48,7 @@ static int32_t resume(viv_strategy *s, const viv_strategy_result *result, viv_st
   return VIV_MORE;
 }
 
-const struct strategy_kind one_by_one_greedy = {"greedy", 0, 0, sizeof(struct one_by_one),
+const struct strategy_kind one_by_one_greedy = {"greedy",      0,     0, sizeof(struct one_by_one),
                                                 create_greedy, resume};
-const struct strategy_kind one_by_one_sample = {"sample", 0, 0, sizeof(struct one_by_one),
+const struct strategy_kind one_by_one_sample = {"sample",      0,     0, sizeof(struct one_by_one),
                                                 create_sample, resume};

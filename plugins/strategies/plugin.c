@@ -32,7 +32,8 @@ static int32_t requires_caps(viv_str name, uint32_t *all_of, uint32_t *any_of) {
   return VIV_OK;
 }
 
-static double number(const viv_host *host, const viv_json *params, const char *key, double fallback) {
+static double number(const viv_host *host, const viv_json *params, const char *key,
+                     double fallback) {
   viv_str k = {key, strlen(key)};
   const viv_json *node = host->json_member(params, k);
   return host->json_type(node) == VIV_JSON_NUMBER ? host->json_number(node) : fallback;
@@ -114,7 +115,8 @@ static const viv_strategy_api api = {
 };
 
 static const void *get_interface(viv_str id) {
-  return id.len == sizeof VIV_STRATEGY_ID - 1 && !memcmp(id.ptr, VIV_STRATEGY_ID, id.len) ? &api : NULL;
+  return id.len == sizeof VIV_STRATEGY_ID - 1 && !memcmp(id.ptr, VIV_STRATEGY_ID, id.len) ? &api
+                                                                                          : NULL;
 }
 
 static const viv_plugin plugin = {

@@ -57,8 +57,8 @@ static int32_t create(viv_strategy *s, const viv_strategy_setup *setup, viv_erro
   const viv_json *t = s->host->json_member(setup->params, key);
   s->sampled = s->host->json_number(t) > 0;
   if (s->sampled) s->plain = 0;
-  int32_t status = read_count(s, setup->params, "prompt_lookup_max_ngram", 3, MAX_DRAFT,
-                              &p->ngram_max, error);
+  int32_t status =
+      read_count(s, setup->params, "prompt_lookup_max_ngram", 3, MAX_DRAFT, &p->ngram_max, error);
   if (status == VIV_OK)
     status = read_count(s, setup->params, "prompt_lookup_num_tokens", 10, MAX_DRAFT, &p->draft_max,
                         error);
@@ -138,5 +138,5 @@ static int32_t resume(viv_strategy *s, const viv_strategy_result *result, viv_st
 }
 
 const struct strategy_kind prompt_lookup = {
-    "prompt-lookup", 0, VIV_CAP_TRUNCATE | VIV_CAP_TRUNCATE_KEPT, sizeof(struct prompt_lookup), create,
-    resume};
+    "prompt-lookup", 0,     VIV_CAP_TRUNCATE | VIV_CAP_TRUNCATE_KEPT, sizeof(struct prompt_lookup),
+    create,          resume};

@@ -22,8 +22,8 @@ struct viv_strategy {
   viv_sampler *sampler;
   viv_arena *arena;
   int32_t vocab_size;
-  int32_t plain;    /* greedy without penalties: the host's argmax is enough */
-  int32_t sampled;  /* 1: draw, 0: argmax */
+  int32_t plain;   /* greedy without penalties: the host's argmax is enough */
+  int32_t sampled; /* 1: draw, 0: argmax */
   viv_strategy_counters counters;
 };
 

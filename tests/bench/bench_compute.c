@@ -97,8 +97,12 @@ static void bench_linear(const viv_compute *c, double peak, double memory) {
       int64_t in = shape[i][0], out = shape[i][1];
       viv_arena *arena = viv__arena_new(0);
       float *w = numbers(in * out), *x = numbers(512 * in), *y = numbers(512 * out);
-      viv_tensor t = {.struct_size = sizeof t, .data = w, .bytes = (uint64_t)(in * out) * 4,
-                      .dtype = VIV_F32, .ndim = 2, .shape = {out, in}};
+      viv_tensor t = {.struct_size = sizeof t,
+                      .data = w,
+                      .bytes = (uint64_t)(in * out) * 4,
+                      .dtype = VIV_F32,
+                      .ndim = 2,
+                      .shape = {out, in}};
       viv_weight *weight;
       if (c->weight_prepare(c, arena, &t, half ? VIV_WEIGHTS_BF16 : VIV_WEIGHTS_AS_STORED, &weight,
                             NULL))
@@ -145,8 +149,8 @@ static void bench_attention(double peak, double memory) {
     int rows, heads, kv_heads, dim;
     int64_t keys;
     int32_t dtype;
-  } cases[] = {{1, 40, 20, 64, 4096, VIV_F32},  {1, 40, 20, 64, 4096, VIV_BF16},
-               {1, 32, 8, 128, 4096, VIV_BF16}, {512, 40, 20, 64, 512, VIV_F32},
+  } cases[] = {{1, 40, 20, 64, 4096, VIV_F32},    {1, 40, 20, 64, 4096, VIV_BF16},
+               {1, 32, 8, 128, 4096, VIV_BF16},   {512, 40, 20, 64, 512, VIV_F32},
                {512, 32, 8, 128, 4096, VIV_BF16}, {512, 12, 12, 64, 512, VIV_F32}};
   printf("\nattention rows  keys heads kv  dim dtype    tokens/s   GFLOP/s  of peak     GB/s  "
          "of memory\n");
@@ -170,11 +174,19 @@ static void bench_attention(double peak, double memory) {
       pairs += visible[r];
     }
     float *q = numbers(cases[i].rows * n), *out = numbers(cases[i].rows * n);
-    viv_attention a = {.struct_size = sizeof a, .kv_dtype = cases[i].dtype, .rows = cases[i].rows,
-                       .heads = cases[i].heads, .head_dim = cases[i].dim,
-                       .kv_heads = cases[i].kv_heads, .page_tokens = PAGE,
-                       .k_width = (int32_t)width, .v_width = (int32_t)width, .scale = 0.125f,
-                       .q = q, .out = out, .kv = row_kv,
+    viv_attention a = {.struct_size = sizeof a,
+                       .kv_dtype = cases[i].dtype,
+                       .rows = cases[i].rows,
+                       .heads = cases[i].heads,
+                       .head_dim = cases[i].dim,
+                       .kv_heads = cases[i].kv_heads,
+                       .page_tokens = PAGE,
+                       .k_width = (int32_t)width,
+                       .v_width = (int32_t)width,
+                       .scale = 0.125f,
+                       .q = q,
+                       .out = out,
+                       .kv = row_kv,
                        .visible = visible};
     double time = fastest(run_attention, &a), flops = 4.0 * (double)(pairs * n);
     double bytes = 2.0 * (double)(cases[i].keys * width * size);
@@ -199,8 +211,8 @@ static void bench_scan(void) {
     float *bc = numbers(rows * 2 * n), *state = numbers(ch * n), *y = numbers(rows * ch);
     for (int64_t k = 0; k < rows * ch; k++) delta[k] = fabsf(delta[k]);
     for (int64_t k = 0; k < ch * n; k++) a[k] = -fabsf(a[k]);
-    viv_scan s = {sizeof s, (int32_t)ch, (int32_t)n, 0, rows, u, delta, a, bc, bc + n, 2 * n, NULL,
-                  state, NULL, y};
+    viv_scan s = {sizeof s, (int32_t)ch, (int32_t)n, 0,    rows,  u,    delta, a,
+                  bc,       bc + n,      2 * n,      NULL, state, NULL, y};
     viv_causal_conv conv = {sizeof conv, 1, rows, (int32_t)ch, 4, u, 0, a, NULL, state, y};
     double scan_time = fastest(run_scan, &s), conv_time = fastest(run_causal_conv, &conv);
     printf("                      %4lld    %5lld   %4lld  %13.0f  %13.0f\n", (long long)rows,
@@ -211,17 +223,32 @@ static void bench_scan(void) {
 }
 
 static void bench_conv(double peak) {
-  static const int32_t sizes[][5] = {{64, 64, 56, 3, 1}, {256, 64, 56, 1, 1}, {3, 64, 224, 7, 2},
-                                     {96, 96, 56, 7, 96}, {256, 256, 14, 3, 1}};
+  static const int32_t sizes[][5] = {{64, 64, 56, 3, 1},
+                                     {256, 64, 56, 1, 1},
+                                     {3, 64, 224, 7, 2},
+                                     {96, 96, 56, 7, 96},
+                                     {256, 256, 14, 3, 1}};
   printf("\nconv2d   in   out  size kernel groups    GFLOP/s  of peak\n");
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     int32_t in = sizes[i][0], out = sizes[i][1], size = sizes[i][2], k = sizes[i][3];
     int32_t groups = sizes[i][4] > 2 ? sizes[i][4] : 1, stride = sizes[i][4] == 2 ? 2 : 1;
-    viv_conv2d a = {.struct_size = sizeof a, .groups = groups, .batch = 1, .in_channels = in,
-                    .height = size, .width = size, .out_channels = out, .kernel_h = k,
-                    .kernel_w = k, .stride_h = stride, .stride_w = stride,
-                    .dilation_h = 1, .dilation_w = 1,
-                    .pad_top = k / 2, .pad_left = k / 2, .pad_bottom = k / 2, .pad_right = k / 2};
+    viv_conv2d a = {.struct_size = sizeof a,
+                    .groups = groups,
+                    .batch = 1,
+                    .in_channels = in,
+                    .height = size,
+                    .width = size,
+                    .out_channels = out,
+                    .kernel_h = k,
+                    .kernel_w = k,
+                    .stride_h = stride,
+                    .stride_w = stride,
+                    .dilation_h = 1,
+                    .dilation_w = 1,
+                    .pad_top = k / 2,
+                    .pad_left = k / 2,
+                    .pad_bottom = k / 2,
+                    .pad_right = k / 2};
     float *x = numbers((int64_t)in * size * size), *w = numbers((int64_t)out * in / groups * k * k);
     float *y = numbers((int64_t)out * size * size), *bias = numbers(out);
     a.x = x;

@@ -31,15 +31,18 @@ static void die(const viv_error *e) {
 
 static void drain(viv_job *job) {
   viv_event e;
-  while (viv_next_event(job, -1, &e) == VIV_OK) {}
+  while (viv_next_event(job, -1, &e) == VIV_OK) {
+  }
   viv_job_free(job);
 }
 
 static void null_jobs(viv_model *m) {
   viv_error e = VIV_ERROR_INIT;
   float one = 1;
-  viv_tensor x = {.struct_size = sizeof x, .dtype = VIV_F32, .ndim = 1, .shape = {1}, .bytes = 4, .data = &one};
-  viv_value in = {.struct_size = sizeof in, .kind = VIV_KIND_TENSOR, .name = viv__str("x"), .tensor = &x};
+  viv_tensor x = {
+      .struct_size = sizeof x, .dtype = VIV_F32, .ndim = 1, .shape = {1}, .bytes = 4, .data = &one};
+  viv_value in = {
+      .struct_size = sizeof in, .kind = VIV_KIND_TENSOR, .name = viv__str("x"), .tensor = &x};
   const viv_value *inputs[] = {&in};
   viv_request q = {.struct_size = sizeof q, .task = "forward", .n_inputs = 1, .inputs = inputs};
   for (int i = 0; i < N; i++) {
@@ -94,7 +97,8 @@ static void first_token(const char *path) {
     viv_event event = {0};
     uint64_t t = viv__now_ns();
     if (viv_open(NULL, &rt, &e) < 0 || viv_load(rt, path, NULL, &m, &e) < 0 ||
-        viv_submit_text(m, "What is 12 + 30?", "{\"chat\":true,\"max_new_tokens\":1}", &job, &e) < 0)
+        viv_submit_text(m, "What is 12 + 30?", "{\"chat\":true,\"max_new_tokens\":1}", &job, &e) <
+            0)
       die(&e);
     while (event.kind != VIV_KIND_TEXT && event.kind != VIV_KIND_END)
       if (viv_next_event(job, -1, &event) < 0) break;

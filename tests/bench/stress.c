@@ -47,8 +47,8 @@ static void *caller(void *arg) {
   for (int i = 0; i < ROUNDS; i++) {
     viv_job *job = NULL;
     viv_error e = VIV_ERROR_INIT;
-    if (viv_submit_text(model, "Once upon a time", "{\"max_new_tokens\":24,\"ignore_eos\":true}", &job,
-                        &e) != VIV_OK) {
+    if (viv_submit_text(model, "Once upon a time", "{\"max_new_tokens\":24,\"ignore_eos\":true}",
+                        &job, &e) != VIV_OK) {
       complain(e.message);
       continue;
     }
@@ -69,8 +69,10 @@ static void *caller(void *arg) {
     }
     if (id == 0 && i % 4 == 0) {
       viv_model *other = NULL;
-      if (viv_load(rt, path, NULL, &other, &e) == VIV_OK) viv_unload(other);
-      else complain(e.message);
+      if (viv_load(rt, path, NULL, &other, &e) == VIV_OK)
+        viv_unload(other);
+      else
+        complain(e.message);
     }
   }
   return NULL;
@@ -79,14 +81,16 @@ static void *caller(void *arg) {
 int main(int argc, char **argv) {
   int n = argc > 2 ? atoi(argv[2]) : 4;
   viv_error e = VIV_ERROR_INIT;
-  viv_options o = {.struct_size = sizeof o, .threads = 2, .plugin_path = getenv("VIV_TEST_PLUGINS")};
+  viv_options o = {
+      .struct_size = sizeof o, .threads = 2, .plugin_path = getenv("VIV_TEST_PLUGINS")};
   path = argc > 1 ? argv[1] : "tests/models/stories260K";
   if (n < 1 || n > 32 || viv_open(&o, &rt, &e) < 0 || viv_load(rt, path, NULL, &model, &e) < 0) {
     fprintf(stderr, "stress: %s: %s\n", e.where, e.message);
     return 1;
   }
   viv_job *job = NULL;
-  if (viv_submit_text(model, "Once upon a time", "{\"max_new_tokens\":24,\"ignore_eos\":true}", &job, &e))
+  if (viv_submit_text(model, "Once upon a time", "{\"max_new_tokens\":24,\"ignore_eos\":true}",
+                      &job, &e))
     return 1;
   drain(job, reference, sizeof reference, 0);
   viv_job_free(job);

@@ -184,10 +184,16 @@ static bool causal_conv1d(struct golden *g) {
       memcpy(tail + ch * hist, start.data + (b * d + ch) * columns + (columns - hist),
              (size_t)hist * sizeof *tail);
     viv_causal_conv a = {
-        .struct_size = sizeof a, .rows = len, .channels = (int32_t)d, .taps = (int32_t)taps,
+        .struct_size = sizeof a,
+        .rows = len,
+        .channels = (int32_t)d,
+        .taps = (int32_t)taps,
         .silu = !strcmp(viv__json_text(g->params, "activation", ""), "silu"),
-        .x = turned(g, x.data + b * d * len, d, len), .weight = w.data, .bias = bias.data,
-        .tail = tail, .out = y,
+        .x = turned(g, x.data + b * d * len, d, len),
+        .weight = w.data,
+        .bias = bias.data,
+        .tail = tail,
+        .out = y,
     };
     float oldest[4096];
     for (int64_t ch = 0; ch < d && ch < 4096; ch++) oldest[ch] = tail[ch * hist];
@@ -220,10 +226,19 @@ static bool selective_scan(struct golden *g) {
     for (int64_t t = 0; bias.data && t < len; t++) g->c->add(g->c, dt + t * ch, bias.data, ch);
     if (softplus) g->c->unary(g->c, VIV_SOFTPLUS, dt, dt, ch * len);
     viv_scan s = {
-        .struct_size = sizeof s, .channels = (int32_t)ch, .states = (int32_t)n, .rows = len,
-        .u = turned(g, u.data + i * ch * len, ch, len), .delta = dt, .a = a.data,
-        .b = turned(g, b.data + i * n * len, n, len), .c = turned(g, c.data + i * n * len, n, len),
-        .bc_stride = n, .d = d.data, .state = states + i * ch * n, .y = y,
+        .struct_size = sizeof s,
+        .channels = (int32_t)ch,
+        .states = (int32_t)n,
+        .rows = len,
+        .u = turned(g, u.data + i * ch * len, ch, len),
+        .delta = dt,
+        .a = a.data,
+        .b = turned(g, b.data + i * n * len, n, len),
+        .c = turned(g, c.data + i * n * len, n, len),
+        .bc_stride = n,
+        .d = d.data,
+        .state = states + i * ch * n,
+        .y = y,
     };
     g->c->scan(g->c, &s);
     if (z.data) {
@@ -281,13 +296,23 @@ static bool differential_attention(struct golden *g) {
     }
     float *both = take_floats(g, rows * heads * 2 * dim);
     viv_attention a = {
-        .struct_size = sizeof a, .kv_dtype = VIV_F32, .rows = (int32_t)rows,
-        .heads = (int32_t)heads, .head_dim = (int32_t)dim, .value_dim = 2 * (int32_t)dim,
+        .struct_size = sizeof a,
+        .kv_dtype = VIV_F32,
+        .rows = (int32_t)rows,
+        .heads = (int32_t)heads,
+        .head_dim = (int32_t)dim,
+        .value_dim = 2 * (int32_t)dim,
         .page_tokens = PAGE,
-        .k_width = (int32_t)width, .v_width = (int32_t)width, .k_offset = k_offset,
-        .v_offset = v_offset, .scale = 1.0f / sqrtf((float)dim),
+        .k_width = (int32_t)width,
+        .v_width = (int32_t)width,
+        .k_offset = k_offset,
+        .v_offset = v_offset,
+        .scale = 1.0f / sqrtf((float)dim),
         .window = (int64_t)viv__json_num(g->params, "sliding_window", 0),
-        .q = q.data + b * rows * heads * dim, .out = both, .kv = row_kv, .visible = visible,
+        .q = q.data + b * rows * heads * dim,
+        .out = both,
+        .kv = row_kv,
+        .visible = visible,
     };
     g->c->attention(g->c, &a);
     float *o = out + b * rows * heads * dim;
@@ -313,8 +338,8 @@ static bool activation(struct golden *g) {
     if (!strcmp(op, known[i].op)) kind = known[i].kind;
   if (kind == VIV_GELU && !strcmp(viv__json_text(g->params, "approximate", ""), "tanh"))
     kind = VIV_GELU_TANH;
-  if (kind == VIV_SOFTPLUS && (viv__json_num(g->params, "beta", 1) != 1 ||
-                               viv__json_num(g->params, "threshold", 20) != 20))
+  if (kind == VIV_SOFTPLUS &&
+      (viv__json_num(g->params, "beta", 1) != 1 || viv__json_num(g->params, "threshold", 20) != 20))
     return false;
   if (!kind) return false;
   struct array x = input(g, "x");
@@ -328,8 +353,12 @@ static bool activation(struct golden *g) {
 static float *apply(struct golden *g, struct array w, const float *bias, const float *x,
                     int64_t rows) {
   viv_error error = VIV_ERROR_INIT;
-  viv_tensor t = {.struct_size = sizeof t, .data = w.data, .bytes = (uint64_t)w.n * sizeof(float),
-                  .dtype = VIV_F32, .ndim = 2, .shape = {w.shape[0], w.shape[1]}};
+  viv_tensor t = {.struct_size = sizeof t,
+                  .data = w.data,
+                  .bytes = (uint64_t)w.n * sizeof(float),
+                  .dtype = VIV_F32,
+                  .ndim = 2,
+                  .shape = {w.shape[0], w.shape[1]}};
   viv_weight *prepared = NULL;
   if (g->c->weight_prepare(g->c, g->arena, &t, VIV_WEIGHTS_AS_STORED, &prepared, &error))
     die("weight_prepare", error.message);

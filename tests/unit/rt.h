@@ -93,11 +93,17 @@ static inline void drain(viv_job *job, result *r) {
 
 static inline viv_job *submit(viv_model *m, viv_session *session, const char *text,
                               const char *params) {
-  viv_value input = {.struct_size = sizeof input, .kind = VIV_KIND_TEXT, .name = viv__str("text"),
+  viv_value input = {.struct_size = sizeof input,
+                     .kind = VIV_KIND_TEXT,
+                     .name = viv__str("text"),
                      .bytes = viv__str(text)};
   const viv_value *inputs[] = {&input};
-  viv_request q = {.struct_size = sizeof q, .task = "generate", .params = params, .n_inputs = 1,
-                   .inputs = inputs, .session = session};
+  viv_request q = {.struct_size = sizeof q,
+                   .task = "generate",
+                   .params = params,
+                   .n_inputs = 1,
+                   .inputs = inputs,
+                   .session = session};
   viv_job *job = NULL;
   viv_error e = VIV_ERROR_INIT;
   cr_assert_eq(viv_submit(m, &q, &job, &e), VIV_OK, "%s: %s", e.where, e.message);
@@ -113,15 +119,24 @@ static inline void run(viv_model *m, viv_session *session, const char *text, con
 
 static inline viv_job *submit_ids(viv_model *m, viv_session *session, const int64_t *ids, int64_t n,
                                   const char *params) {
-  viv_tensor t = {.struct_size = sizeof t, .dtype = VIV_I64, .ndim = 2, .shape = {1, n},
+  viv_tensor t = {.struct_size = sizeof t,
+                  .dtype = VIV_I64,
+                  .ndim = 2,
+                  .shape = {1, n},
                   .bytes = (uint64_t)n * 8};
   t.data = malloc(t.bytes);
   memcpy(t.data, ids, t.bytes);
-  viv_value input = {.struct_size = sizeof input, .kind = VIV_KIND_TENSOR,
-                     .name = viv__str("input_ids"), .tensor = &t};
+  viv_value input = {.struct_size = sizeof input,
+                     .kind = VIV_KIND_TENSOR,
+                     .name = viv__str("input_ids"),
+                     .tensor = &t};
   const viv_value *inputs[] = {&input};
-  viv_request q = {.struct_size = sizeof q, .task = "generate", .params = params, .n_inputs = 1,
-                   .inputs = inputs, .session = session};
+  viv_request q = {.struct_size = sizeof q,
+                   .task = "generate",
+                   .params = params,
+                   .n_inputs = 1,
+                   .inputs = inputs,
+                   .session = session};
   viv_job *job = NULL;
   viv_error e = VIV_ERROR_INIT;
   cr_assert_eq(viv_submit(m, &q, &job, &e), VIV_OK, "%s: %s", e.where, e.message);

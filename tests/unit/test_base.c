@@ -11,7 +11,8 @@ Test(base, utf8_is_cut_at_whole_characters) {
   cr_assert_eq(viv__utf8_whole("a\xc3", 2), 1);
   cr_assert_eq(viv__utf8_whole("\xf0\x9f\x99\x82x", 5), 5);
   cr_assert_eq(viv__utf8_whole("\xf0\x9f\x99", 3), 0);
-  const char *bad[] = {"\xc0\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\x80", "\xe0\x80\x80", "\xff"};
+  const char *bad[] = {"\xc0\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80",
+                       "\x80",     "\xe0\x80\x80", "\xff"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     cr_assert_not(viv__utf8_valid(bad[i], strlen(bad[i])), "bad text %zu was taken", i);
 }

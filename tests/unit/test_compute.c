@@ -67,7 +67,10 @@ static void same(const viv_compute *c, const char *what, const float *ours, cons
 }
 
 static viv_tensor tensor_of(void *data, int32_t dtype, int64_t rows, int64_t cols) {
-  return (viv_tensor){.struct_size = sizeof(viv_tensor), .data = data, .dtype = dtype, .ndim = 2,
+  return (viv_tensor){.struct_size = sizeof(viv_tensor),
+                      .data = data,
+                      .dtype = dtype,
+                      .ndim = 2,
                       .bytes = (uint64_t)(rows * cols) * viv__dtype_size(dtype),
                       .shape = {rows, cols}};
 }
@@ -115,7 +118,10 @@ Test(compute, pool_serves_concurrent_callers) {
   const viv_compute *c = table(VIV__ISA_PORTABLE, 3);
   pthread_t caller[4];
   for (int i = 0; i < 4; i++) {
-    union { const void *in; void *out; } plain = {c};
+    union {
+      const void *in;
+      void *out;
+    } plain = {c};
     pthread_create(&caller[i], NULL, pool_caller, plain.out);
   }
   for (int i = 0; i < 4; i++) pthread_join(caller[i], NULL);
@@ -142,7 +148,7 @@ Test(compute, halves_load_exactly_and_round_to_nearest_even) {
       for (int i = 0; i < 65536; i++) {
         if (isnan(x[i])) { /* quiet or signalling, a NaN stays one */
           uint16_t top = f16 ? 0x7c00 : 0x7f80;
-          cr_assert((back[i] & top) == top && (back[i] & (uint16_t)~(top | 0x8000)));
+          cr_assert((back[i] & top) == top && (back[i] & (uint16_t) ~(top | 0x8000)));
           continue;
         }
         cr_assert_eq(back[i], bits[i], "%s: %04x came back as %04x", viv__compute_isa(c), i,
@@ -296,14 +302,17 @@ static void linear_case(const viv_compute *c, const viv_compute *two, const viv_
 }
 
 Test(compute, linear) {
-  static const int64_t shape[][2] = {{1, 1}, {3, 2}, {16, 8}, {17, 9}, {64, 35}, {100, 70},
-                                     {15, 5}, {257, 41}, {31, 300}};
+  static const int64_t shape[][2] = {{1, 1},    {3, 2},  {16, 8},   {17, 9},  {64, 35},
+                                     {100, 70}, {15, 5}, {257, 41}, {31, 300}};
   EACH_SET(c, 1) {
     const viv_compute *two = table(isa, 2), *three = table(isa, 3);
     for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
       for (int32_t d = 0; d < 3; d++)
-        linear_case(c, two, three, d == 0 ? VIV_F32 : d == 1 ? VIV_F16 : VIV_BF16, shape[i][0],
-                    shape[i][1], (int)(i % 2) * (d == 0 ? 2 : 1));
+        linear_case(c, two, three,
+                    d == 0   ? VIV_F32
+                    : d == 1 ? VIV_F16
+                             : VIV_BF16,
+                    shape[i][0], shape[i][1], (int)(i % 2) * (d == 0 ? 2 : 1));
     linear_case(c, two, three, VIV_BF16, 1030, 203, 0); /* several chunks, several threads */
     linear_case(c, two, three, VIV_F32, 3001, 40, 1);   /* several blocks of rows */
     viv__compute_free(two);
@@ -374,14 +383,22 @@ Test(compute, norms_and_softmax) {
 
 static double function(int32_t kind, double x) {
   switch (kind) {
-  case VIV_SILU: return x / (1 + exp(-x));
-  case VIV_GELU: return 0.5 * x * erfc(-x / sqrt(2));
-  case VIV_GELU_TANH: return x / (1 + exp(-2 * sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
-  case VIV_RELU: return x > 0 ? x : 0;
-  case VIV_SIGMOID: return 1 / (1 + exp(-x));
-  case VIV_TANH: return tanh(x);
-  case VIV_SOFTPLUS: return x > 20 ? x : log1p(exp(x));
-  default: return exp(x);
+  case VIV_SILU:
+    return x / (1 + exp(-x));
+  case VIV_GELU:
+    return 0.5 * x * erfc(-x / sqrt(2));
+  case VIV_GELU_TANH:
+    return x / (1 + exp(-2 * sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+  case VIV_RELU:
+    return x > 0 ? x : 0;
+  case VIV_SIGMOID:
+    return 1 / (1 + exp(-x));
+  case VIV_TANH:
+    return tanh(x);
+  case VIV_SOFTPLUS:
+    return x > 20 ? x : log1p(exp(x));
+  default:
+    return exp(x);
   }
 }
 
@@ -527,11 +544,21 @@ static struct scene scene_new(const viv_compute *c, int32_t dtype, int32_t page_
   s.visible = calloc((size_t)rows, sizeof *s.visible);
   s.mask_begin = calloc((size_t)rows, sizeof *s.mask_begin);
   s.a = (viv_attention){
-      .struct_size = sizeof s.a, .kv_dtype = dtype, .rows = rows, .heads = heads, .head_dim = dim,
-      .value_dim = vdim == dim ? 0 : vdim, .kv_heads = kv_heads, .page_tokens = page_tokens,
-      .k_width = k_width, .v_width = v_width, .scale = 1.0f / sqrtf((float)dim),
-      .q = numbers((int64_t)rows * heads * dim), .out = zeros((int64_t)rows * heads * vdim),
-      .kv = s.rows_kv, .visible = s.visible,
+      .struct_size = sizeof s.a,
+      .kv_dtype = dtype,
+      .rows = rows,
+      .heads = heads,
+      .head_dim = dim,
+      .value_dim = vdim == dim ? 0 : vdim,
+      .kv_heads = kv_heads,
+      .page_tokens = page_tokens,
+      .k_width = k_width,
+      .v_width = v_width,
+      .scale = 1.0f / sqrtf((float)dim),
+      .q = numbers((int64_t)rows * heads * dim),
+      .out = zeros((int64_t)rows * heads * vdim),
+      .kv = s.rows_kv,
+      .visible = s.visible,
   };
   return s;
 }
@@ -548,7 +575,10 @@ static void scene_rows(struct scene *s, int kind) {
 static void scene_free(struct scene *s) {
   int64_t pages = (s->tokens + s->a.page_tokens - 1) / s->a.page_tokens;
   for (int i = 0; i < 3; i++) {
-    union { const void *const *in; void **out; } k = {s->kv[i].k}, v = {s->kv[i].v};
+    union {
+      const void *const *in;
+      void **out;
+    } k = {s->kv[i].k}, v = {s->kv[i].v};
     for (int64_t p = 0; p < pages; p++) {
       free(k.out[p]);
       free(v.out[p]);
@@ -561,7 +591,10 @@ static void scene_free(struct scene *s) {
   free(s->rows_kv);
   free(s->visible);
   free(s->mask_begin);
-  union { const float *in; float *out; } q = {s->a.q};
+  union {
+    const float *in;
+    float *out;
+  } q = {s->a.q};
   free(q.out);
   free(s->a.out);
 }
@@ -583,8 +616,7 @@ static float *attention_reference(const struct scene *s) {
         for (int32_t d = 0; d < a->head_dim; d++) dot += (double)q[d] * k[d];
         dot *= a->scale;
         if (a->softcap > 0) dot = a->softcap * tanh(dot / a->softcap);
-        if (a->mask && t >= a->mask_begin[r] &&
-            !a->mask[r * a->mask_stride + t - a->mask_begin[r]])
+        if (a->mask && t >= a->mask_begin[r] && !a->mask[r * a->mask_stride + t - a->mask_begin[r]])
           dot = -INFINITY;
         score[t] = dot;
         max = fmax(max, dot);
@@ -638,8 +670,8 @@ Test(compute, attention) {
     int64_t tokens, window;
     float softcap;
   } cases[] = {
-      {16, 9, 4, 2, 8, 8, 50, 0, 0},        {64, 70, 4, 1, 16, 16, 200, 0, 0},
-      {1, 5, 3, 3, 7, 5, 20, 6, 0},         {100, 40, 2, 2, 33, 33, 333, 0, 2},
+      {16, 9, 4, 2, 8, 8, 50, 0, 0},         {64, 70, 4, 1, 16, 16, 200, 0, 0},
+      {1, 5, 3, 3, 7, 5, 20, 6, 0},          {100, 40, 2, 2, 33, 33, 333, 0, 2},
       {256, 37, 8, 2, 64, 128, 300, 100, 0}, {4096, 3, 2, 1, 128, 96, 150, 0, 0},
       {33, 66, 6, 2, 20, 70, 130, 17, 1.5f}, {64, 1, 40, 20, 64, 128, 700, 0, 0},
   };
@@ -648,7 +680,10 @@ Test(compute, attention) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
       for (int32_t d = 0; d < 3; d++)
         for (int kind = 0; kind < 3; kind++) {
-          struct scene s = scene_new(c, d == 0 ? VIV_F32 : d == 1 ? VIV_F16 : VIV_BF16,
+          struct scene s = scene_new(c,
+                                     d == 0   ? VIV_F32
+                                     : d == 1 ? VIV_F16
+                                              : VIV_BF16,
                                      cases[i].page, cases[i].tokens, cases[i].rows, cases[i].heads,
                                      cases[i].kv_heads, cases[i].dim, cases[i].vdim);
           s.a.window = cases[i].window;
@@ -679,10 +714,10 @@ Test(compute, attention_mask_and_offsets) {
       s.a.mask_stride = 40;
       s.a.mask_begin = s.mask_begin;
       for (int r = 0; r < 21; r++) s.mask_begin[r] = viv__max(0, s.visible[r] - r * 2);
-      s.mask_begin[20] = s.visible[20];          /* a row without a mask */
-      memset(mask + 19 * 40, 0, 40);             /* one that loses its last keys */
+      s.mask_begin[20] = s.visible[20]; /* a row without a mask */
+      memset(mask + 19 * 40, 0, 40);    /* one that loses its last keys */
       if (kind == 1) memset(mask, 0, 21 * 40);
-      s.a.window = kind == 1 ? 5 : 0;            /* with it, rows that see nothing: zeros */
+      s.a.window = kind == 1 ? 5 : 0; /* with it, rows that see nothing: zeros */
       attention_check(c, three, &s, "mask");
     }
     free(mask);
@@ -699,7 +734,10 @@ Test(compute, attention_reads_only_what_is_visible) {
     scene_rows(&s, 0);
     s.a.window = 20;
     float *want = attention_reference(&s);
-    union { const void *const *in; void **out; } k = {s.kv[0].k}, v = {s.kv[0].v};
+    union {
+      const void *const *in;
+      void **out;
+    } k = {s.kv[0].k}, v = {s.kv[0].v};
     for (int64_t p = 0; p < (100 - 6 + 1 - 20) / 8; p++) {
       free(k.out[p]);
       free(v.out[p]);
@@ -751,8 +789,8 @@ Test(compute, causal_conv) {
           for (int64_t ch = 0; ch < channels; ch++)
             for (int64_t k = 0; k < hist; k++) {
               int64_t from = ROWS + k - hist;
-              cr_assert_eq(tail[ch * hist + k], from < 0 ? first[ch * hist + hist + from]
-                                                         : x[from * stride + ch]);
+              cr_assert_eq(tail[ch * hist + k],
+                           from < 0 ? first[ch * hist + hist + from] : x[from * stride + ch]);
             }
           /* In pieces: the same numbers. */
           a.tail = first;
@@ -809,8 +847,21 @@ Test(compute, scan) {
           }
           want[at] = (float)sum;
         }
-      viv_scan args = {sizeof args, (int32_t)channels, (int32_t)n, 0,      ROWS, u, delta, a,
-                       bc,          bc + n,            stride,     d, state, states, y};
+      viv_scan args = {sizeof args,
+                       (int32_t)channels,
+                       (int32_t)n,
+                       0,
+                       ROWS,
+                       u,
+                       delta,
+                       a,
+                       bc,
+                       bc + n,
+                       stride,
+                       d,
+                       state,
+                       states,
+                       y};
       three->scan(three, &args);
       near(c, "scan", y, want, ROWS * channels, 1e-6);
       near(c, "scan states", states, want_states, ROWS * channels * n, 1e-6);
@@ -919,11 +970,23 @@ static void conv_case(const viv_compute *c, viv_conv2d a, const char *what) {
 
 Test(compute, conv2d) {
   EACH_SET(c, 3) {
-    viv_conv2d a = {.struct_size = sizeof a, .groups = 1, .batch = 2, .in_channels = 3,
-                    .height = 17, .width = 23, .out_channels = 5, .kernel_h = 3, .kernel_w = 3,
-                    .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .pad_top = 1,
+    viv_conv2d a = {.struct_size = sizeof a,
+                    .groups = 1,
+                    .batch = 2,
+                    .in_channels = 3,
+                    .height = 17,
+                    .width = 23,
+                    .out_channels = 5,
+                    .kernel_h = 3,
+                    .kernel_w = 3,
+                    .stride_h = 1,
+                    .stride_w = 1,
+                    .dilation_h = 1,
+                    .dilation_w = 1,
+                    .pad_top = 1,
                     .pad_left = 1,
-                    .pad_bottom = 1, .pad_right = 1};
+                    .pad_bottom = 1,
+                    .pad_right = 1};
     conv_case(c, a, "3x3");
     viv_conv2d s = a;
     s.stride_h = s.stride_w = 2;
@@ -955,10 +1018,21 @@ Test(compute, conv2d) {
     conv_case(c, s, "depthwise, strided");
     s.out_channels = 14;
     conv_case(c, s, "depthwise, two for each");
-    viv_conv2d line = {.struct_size = sizeof a, .groups = 1, .batch = 1, .in_channels = 4,
-                       .height = 1, .width = 900, .out_channels = 9, .kernel_h = 1,
-                       .kernel_w = 10, .stride_h = 1, .stride_w = 5, .dilation_h = 1,
-                       .dilation_w = 1, .pad_left = 4, .pad_right = 2};
+    viv_conv2d line = {.struct_size = sizeof a,
+                       .groups = 1,
+                       .batch = 1,
+                       .in_channels = 4,
+                       .height = 1,
+                       .width = 900,
+                       .out_channels = 9,
+                       .kernel_h = 1,
+                       .kernel_w = 10,
+                       .stride_h = 1,
+                       .stride_w = 5,
+                       .dilation_h = 1,
+                       .dilation_w = 1,
+                       .pad_left = 4,
+                       .pad_right = 2};
     conv_case(c, line, "one dimension");
   }
 }

@@ -3,8 +3,9 @@
 #include "rt.h"
 
 static const char *const models[] = {STORIES, REASONER};
-static const char *const prompts[] = {"Once upon a time, there was a little girl named Lily.", "abc abc abc",
-                                      "What is 12 + 30? What is 12 + 30? What is", "One day, One day, One"};
+static const char *const prompts[] = {"Once upon a time, there was a little girl named Lily.",
+                                      "abc abc abc", "What is 12 + 30? What is 12 + 30? What is",
+                                      "One day, One day, One"};
 
 Test(generate, prompt_lookup_equals_greedy_to_the_bit) {
   for (int k = 0; k < 2; k++) {
@@ -115,7 +116,8 @@ static void check_session(const char *model, const char *params) {
 Test(generate, a_session_continues_as_if_said_at_once) {
   for (int k = 0; k < 2; k++) {
     check_session(models[k], "{\"max_new_tokens\":20,\"ignore_eos\":true}");
-    check_session(models[k], "{\"max_new_tokens\":20,\"ignore_eos\":true,\"strategy\":\"prompt-lookup\"}");
+    check_session(models[k],
+                  "{\"max_new_tokens\":20,\"ignore_eos\":true,\"strategy\":\"prompt-lookup\"}");
   }
 }
 

@@ -389,7 +389,8 @@ Test(misbehave, ignoring_a_cancel_harms_nobody_else) {
   pause_ms(100);
   viv_job_cancel(job);
   works(rt, "good");
-  viv_event event; /* END has not come: neither the cancel nor the other model's job waited for it */
+  viv_event
+      event; /* END has not come: neither the cancel nor the other model's job waited for it */
   cr_expect_eq(viv_next_event(job, 0, &event), VIV_WAIT);
   cr_expect_eq(drain(job, &tensors), VIV_CANCELLED);
   cr_expect_gt(now() - start, 1.0);

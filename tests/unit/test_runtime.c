@@ -64,12 +64,18 @@ Test(runtime, a_cancelled_job_ends_as_cancelled_and_the_next_one_runs) {
 Test(runtime, a_deadline_ends_a_job_that_runs_and_one_that_waits) {
   viv_runtime *rt = open_runtime();
   viv_model *m = load(rt, STORIES);
-  viv_value text = {.struct_size = sizeof text, .kind = VIV_KIND_TEXT, .name = viv__str("text"),
+  viv_value text = {.struct_size = sizeof text,
+                    .kind = VIV_KIND_TEXT,
+                    .name = viv__str("text"),
                     .bytes = viv__str("Once")};
   const viv_value *inputs[] = {&text};
-  viv_request q = {.struct_size = sizeof q, .task = "generate", .n_inputs = 1, .inputs = inputs,
+  viv_request q = {.struct_size = sizeof q,
+                   .task = "generate",
+                   .n_inputs = 1,
+                   .inputs = inputs,
                    .params = "{\"max_new_tokens\":500,\"ignore_eos\":true}",
-                   .deadline_ms = 30, .max_queued_events = 1};
+                   .deadline_ms = 30,
+                   .max_queued_events = 1};
   viv_job *job = NULL;
   cr_assert_eq(viv_submit(m, &q, &job, NULL), VIV_OK);
   usleep(100000); /* nobody reads, so the job can only stand and wait */
@@ -85,12 +91,18 @@ Test(runtime, a_slow_reader_loses_nothing) {
   viv_model *m = load(rt, STORIES);
   result fast, slow;
   run(m, NULL, "Once upon a time", "{\"max_new_tokens\":80}", &fast);
-  viv_value text = {.struct_size = sizeof text, .kind = VIV_KIND_TEXT, .name = viv__str("text"),
+  viv_value text = {.struct_size = sizeof text,
+                    .kind = VIV_KIND_TEXT,
+                    .name = viv__str("text"),
                     .bytes = viv__str("Once upon a time")};
   const viv_value *inputs[] = {&text};
   for (int64_t queue = 1; queue <= 3; queue++) {
-    viv_request q = {.struct_size = sizeof q, .task = "generate", .n_inputs = 1, .inputs = inputs,
-                     .params = "{\"max_new_tokens\":80}", .max_queued_events = queue};
+    viv_request q = {.struct_size = sizeof q,
+                     .task = "generate",
+                     .n_inputs = 1,
+                     .inputs = inputs,
+                     .params = "{\"max_new_tokens\":80}",
+                     .max_queued_events = queue};
     viv_job *job = NULL;
     cr_assert_eq(viv_submit(m, &q, &job, NULL), VIV_OK);
     usleep(20000);
@@ -103,9 +115,9 @@ Test(runtime, a_slow_reader_loses_nothing) {
 }
 
 Test(runtime, jobs_in_one_batch_give_what_each_gives_alone) {
-  static const char *const prompts[] = {"Once upon a time", "Lily", "The dog", "A", "One day, Tom and",
-                                        "She saw a big", "In the park", "Mom said", "The end", "Bob",
-                                        "It was cold", "They ran"};
+  static const char *const prompts[] = {
+      "Once upon a time", "Lily",     "The dog", "A",   "One day, Tom and", "She saw a big",
+      "In the park",      "Mom said", "The end", "Bob", "It was cold",      "They ran"};
   enum { N = sizeof prompts / sizeof *prompts };
   const char *models[] = {STORIES, REASONER};
   for (int k = 0; k < 2; k++) {
@@ -133,11 +145,17 @@ Test(runtime, a_more_urgent_job_goes_first) {
   viv_job *jobs[N];
   for (int i = 0; i < N; i++)
     jobs[i] = submit(m, NULL, "Once", "{\"max_new_tokens\":200,\"ignore_eos\":true}");
-  viv_value text = {.struct_size = sizeof text, .kind = VIV_KIND_TEXT, .name = viv__str("text"),
+  viv_value text = {.struct_size = sizeof text,
+                    .kind = VIV_KIND_TEXT,
+                    .name = viv__str("text"),
                     .bytes = viv__str("Once")};
   const viv_value *inputs[] = {&text};
-  viv_request q = {.struct_size = sizeof q, .task = "generate", .n_inputs = 1, .inputs = inputs,
-                   .params = "{\"max_new_tokens\":1}", .priority = 5};
+  viv_request q = {.struct_size = sizeof q,
+                   .task = "generate",
+                   .n_inputs = 1,
+                   .inputs = inputs,
+                   .params = "{\"max_new_tokens\":1}",
+                   .priority = 5};
   viv_job *urgent = NULL;
   cr_assert_eq(viv_submit(m, &q, &urgent, NULL), VIV_OK);
   result r;
@@ -172,10 +190,15 @@ Test(runtime, inline_jobs_give_the_same_and_refuse_when_busy) {
   result queued, direct;
   viv_error e = VIV_ERROR_INIT;
   run(m, NULL, "Once", "{\"max_new_tokens\":300}", &queued);
-  viv_value text = {.struct_size = sizeof text, .kind = VIV_KIND_TEXT, .name = viv__str("text"),
+  viv_value text = {.struct_size = sizeof text,
+                    .kind = VIV_KIND_TEXT,
+                    .name = viv__str("text"),
                     .bytes = viv__str("Once")};
   const viv_value *inputs[] = {&text};
-  viv_request q = {.struct_size = sizeof q, .task = "generate", .n_inputs = 1, .inputs = inputs,
+  viv_request q = {.struct_size = sizeof q,
+                   .task = "generate",
+                   .n_inputs = 1,
+                   .inputs = inputs,
                    .params = "{\"max_new_tokens\":300}"};
   viv_job *job = NULL;
   cr_assert_eq(viv_run_inline(m, &q, &job, &e), VIV_OK, "%s", e.message);
@@ -245,7 +268,8 @@ static const struct {
     {"{\"chunk\":0}", "params.chunk", "1 or more"},
     {"{\"logit_bias\":{\"x\":1}}", "logit_bias", "token id"},
     {"{\"taps\":\"layer.0\"}", "params.taps", "list"},
-    {"{\"strategy\":\"prompt-lookup\",\"prompt_lookup_num_tokens\":0}", "prompt_lookup_num_tokens", "1"},
+    {"{\"strategy\":\"prompt-lookup\",\"prompt_lookup_num_tokens\":0}", "prompt_lookup_num_tokens",
+     "1"},
 };
 
 Test(runtime, wrong_parameters_are_named) {
@@ -269,9 +293,11 @@ Test(runtime, wrong_parameters_are_named) {
   viv_close(rt);
 }
 
-static int32_t submit_one(viv_model *m, const char *task, const viv_value *input, viv_error *error) {
+static int32_t submit_one(viv_model *m, const char *task, const viv_value *input,
+                          viv_error *error) {
   const viv_value *inputs[] = {input};
-  viv_request q = {.struct_size = sizeof q, .task = task, .n_inputs = input ? 1 : 0, .inputs = inputs};
+  viv_request q = {
+      .struct_size = sizeof q, .task = task, .n_inputs = input ? 1 : 0, .inputs = inputs};
   viv_job *job = NULL;
   int32_t status = viv_submit(m, &q, &job, error);
   if (status < 0) return status;
@@ -287,9 +313,15 @@ Test(runtime, wrong_inputs_are_named) {
   viv_model *m = load(rt, STORIES);
   viv_error e = VIV_ERROR_INIT;
   int64_t ids[] = {1, 512, -3};
-  viv_tensor t = {.struct_size = sizeof t, .dtype = VIV_I64, .ndim = 2, .shape = {1, 3},
-                  .bytes = 24, .data = ids};
-  viv_value v = {.struct_size = sizeof v, .kind = VIV_KIND_TENSOR, .name = viv__str("input_ids"),
+  viv_tensor t = {.struct_size = sizeof t,
+                  .dtype = VIV_I64,
+                  .ndim = 2,
+                  .shape = {1, 3},
+                  .bytes = 24,
+                  .data = ids};
+  viv_value v = {.struct_size = sizeof v,
+                 .kind = VIV_KIND_TENSOR,
+                 .name = viv__str("input_ids"),
                  .tensor = &t};
   cr_assert_eq(submit_one(m, "forward", &v, &e), VIV_BAD_INPUT);
   cr_assert(strstr(e.message, "token 512 at [0, 1]"), "%s", e.message);
@@ -298,7 +330,9 @@ Test(runtime, wrong_inputs_are_named) {
   cr_assert(strstr(e.message, "needs 24 bytes"), "%s", e.message);
   t = (viv_tensor){.struct_size = sizeof t, .dtype = VIV_I64, .ndim = 2, .shape = {INT64_MAX, 9}};
   cr_assert_eq(submit_one(m, "forward", &v, &e), VIV_BAD_INPUT);
-  viv_value text = {.struct_size = sizeof text, .kind = VIV_KIND_TEXT, .name = viv__str("text"),
+  viv_value text = {.struct_size = sizeof text,
+                    .kind = VIV_KIND_TEXT,
+                    .name = viv__str("text"),
                     .bytes = {"ab\xff", 3}};
   cr_assert_eq(submit_one(m, "generate", &text, &e), VIV_BAD_INPUT);
   cr_assert(strstr(e.message, "byte 2"), "%s", e.message);
