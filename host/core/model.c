@@ -90,6 +90,17 @@ static void discard(viv_model *m) {
   viv__free(m);
 }
 
+/* A whole number among the parameters of loading; fallback when it is absent. */
+static int32_t load_count(const viv_model *m, const char *key, int64_t fallback, int64_t most,
+                          int64_t *out, viv_error *error) {
+  double v = viv__json_num(m->params, key, (double)fallback);
+  if (!(v >= 1 && v <= (double)most) || v != (double)(int64_t)v)
+    return VIV_FAIL(error, VIV_BAD_INPUT, key, "must be a whole number from 1 to %lld",
+                    (long long)most);
+  *out = (int64_t)v;
+  return VIV_OK;
+}
+
 static viv_model *model_new(viv_runtime *rt) {
   viv_model *m = viv__calloc(1, sizeof *m);
   if (!m) return NULL;
@@ -124,14 +135,21 @@ static int32_t open_tokens(viv_model *m, viv_error *error) {
   int32_t status = m->token->info(m->handle, &m->info);
   if (status < 0 || m->info.vocab_size <= 0 || m->info.d_model <= 0 || m->info.n_layers <= 0)
     return VIV_FAIL(error, VIV_BUG, m->plugin->id, "its token-model info is missing or senseless");
+  int64_t most = m->info.context_max ? m->info.context_max : INT64_C(1) << 40;
+  status = load_count(m, "context", most, most, &most, error);
+  if (status < 0) return status;
+  if (m->info.context_max || viv__json_get(m->params, "context")) m->info.context_max = most;
   status = load_tokenizer(m, error);
   return status == VIV_OK ? viv__tokens_open(m, error) : status;
 }
 
 static int32_t open_model(viv_model *m, viv_model_source *source, viv_error *error) {
   viv_runtime *rt = m->rt;
-  int32_t status = viv__reserve(rt, fixed_bytes(m), m->name, error);
+  int64_t max_jobs = MAX_ACTIVE;
+  int32_t status = load_count(m, "max_jobs", MAX_ACTIVE, 4 * MAX_ACTIVE, &max_jobs, error);
+  if (status == VIV_OK) status = viv__reserve(rt, fixed_bytes(m), m->name, error);
   if (status < 0) return status;
+  m->max_active = (int)max_jobs;
   m->reserved = fixed_bytes(m);
   m->arena = viv__arena_new(0);
   if (!m->arena) return VIV_FAIL(error, VIV_NOT_NOW, m->name, "no memory");

@@ -234,9 +234,14 @@ int32_t viv__task_open_seqs(viv__task *t, int64_t extra, viv_error *error) {
                       (long long)m->info.context_max);
     bytes += m->plan.session_bytes + m->plan.session_token_bytes * (uint64_t)total;
   }
-  int32_t status = viv__reserve(m->rt, bytes, "sequences", error);
+  /* What a session holds stays reserved until it is closed. */
+  uint64_t more = !s ? bytes : bytes > s->reserved ? bytes - s->reserved : 0;
+  int32_t status = viv__reserve(m->rt, more, s ? "session" : "sequences", error);
   if (status < 0) return status;
-  t->reserved = bytes;
+  if (s)
+    s->reserved += more;
+  else
+    t->reserved = more;
   for (int32_t i = 0; i < t->n_rows; i++) {
     viv__lane *lane = &t->lanes[i];
     if (s) {

@@ -349,3 +349,50 @@ Test(runtime, wrong_inputs_are_named) {
   free(longer);
   viv_close(rt);
 }
+
+static int32_t load_with(viv_runtime *rt, const char *params, viv_model **m, viv_error *e) {
+  return viv_load(rt, STORIES, params, m, e);
+}
+
+Test(runtime, parameters_of_loading_count) {
+  viv_runtime *rt = open_runtime();
+  viv_model *m = NULL;
+  viv_error e = VIV_ERROR_INIT;
+  result r;
+  cr_assert_eq(load_with(rt, "{\"context\":12,\"max_jobs\":1}", &m, &e), VIV_OK, "%s", e.message);
+  run(m, NULL, "Once", "{\"max_new_tokens\":100,\"ignore_eos\":true,\"outputs\":[\"ids\"]}", &r);
+  cr_assert(r.n_ids > 0 && r.n_ids < 12, "%d tokens in a context of 12", (int)r.n_ids);
+  run(m, NULL, "Once upon a time there was a little girl who loved to play", NULL, &r);
+  cr_assert_str_eq(r.error.where, "context_length_exceeded");
+  viv_unload(m);
+  const char *bad[] = {"{\"context\":0}", "{\"context\":100000}", "{\"max_jobs\":0}",
+                       "{\"max_jobs\":2.5}", "{\"weights\":\"int9\"}", "{\"plugin\":\"nobody\"}", "7"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    cr_assert_lt(load_with(rt, bad[i], &m, &e), 0, "%s was accepted", bad[i]);
+  viv_close(rt);
+}
+
+Test(runtime, a_session_counts_in_the_budget_until_it_is_closed) {
+  viv_runtime *rt = open_runtime();
+  viv_model *m = load(rt, STORIES);
+  viv_session *s = NULL;
+  viv_text before = {0}, during = {0}, after = {0};
+  result r;
+  cr_assert_eq(viv_session_open(m, &s, NULL), VIV_OK);
+  cr_assert_eq(viv_machine(rt, &before, NULL), VIV_OK);
+  run(m, s, "Once", "{\"max_new_tokens\":20}", &r);
+  cr_assert_eq(viv_machine(rt, &during, NULL), VIV_OK);
+  viv_session_close(s);
+  run(m, NULL, "Once", "{\"max_new_tokens\":1}", &r); /* the job's own hold on the session is gone */
+  cr_assert_eq(viv_machine(rt, &after, NULL), VIV_OK);
+  const char *key = "\"reserved_bytes\":";
+  long held[] = {strtol(strstr(before.ptr, key) + 17, NULL, 10),
+                 strtol(strstr(during.ptr, key) + 17, NULL, 10),
+                 strtol(strstr(after.ptr, key) + 17, NULL, 10)};
+  cr_assert_gt(held[1], held[0]);
+  cr_assert_lt(held[2], held[1]);
+  viv_text_free(&before);
+  viv_text_free(&during);
+  viv_text_free(&after);
+  viv_close(rt);
+}
