@@ -278,11 +278,12 @@ static int32_t open_index(viv_checkpoint *c, const char *name, viv_error *error)
 
 /* ---- the directory ---- */
 
-/* PyTorch files that hold no weights, or not the model's. */
+/* Files that hold no weights, or not the model's: a trainer's state, a golden case's vectors. */
 static bool is_other_state(const char *name) {
-  static const char *const others[] = {"training_args.bin", "optimizer.bin", "optimizer.pt",
-                                       "optimizer.pth",     "scheduler.bin", "scheduler.pt",
-                                       "scheduler.pth",     "scaler.pt"};
+  static const char *const others[] = {"training_args.bin",  "optimizer.bin", "optimizer.pt",
+                                       "optimizer.pth",      "scheduler.bin", "scheduler.pt",
+                                       "scheduler.pth",      "scaler.pt",     "inputs.safetensors",
+                                       "outputs.safetensors"};
   for (size_t i = 0; i < sizeof others / sizeof *others; i++)
     if (!strcmp(name, others[i])) return true;
   return !strncmp(name, "rng_state", 9);
@@ -315,10 +316,9 @@ static int32_t list_weights(const char *folder, found *safetensors, found *pickl
   for (struct dirent *e; status >= 0 && (e = readdir(d));) {
     if (e->d_name[0] == '.') continue;
     bool st = ends_with(e->d_name, ".safetensors");
-    bool pt = (ends_with(e->d_name, ".pt") || ends_with(e->d_name, ".pth") ||
-               ends_with(e->d_name, ".bin")) &&
-              !is_other_state(e->d_name);
-    if (!st && !pt) continue;
+    bool pt =
+        ends_with(e->d_name, ".pt") || ends_with(e->d_name, ".pth") || ends_with(e->d_name, ".bin");
+    if ((!st && !pt) || is_other_state(e->d_name)) continue;
     int32_t there = holds(folder, e->d_name);
     if (there < 0)
       status = no_memory(error, folder);

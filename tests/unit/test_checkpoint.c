@@ -484,6 +484,14 @@ Test(checkpoint, a_folder_without_anything) {
   viv__checkpoint_close(NULL);
 }
 
+Test(checkpoint, a_golden_case_without_a_model_holds_no_weights) {
+  write_floats("inputs.safetensors", "x", 1, 1);
+  write_floats("outputs.safetensors", "y", 1, 1);
+  viv_checkpoint *c = open_ok(folder);
+  cr_assert_eq(viv__tensor_count(c), 0);
+  viv__checkpoint_close(c);
+}
+
 Test(checkpoint, a_path_to_one_file) {
   write_floats("b.safetensors", "w", 2, 3);
   write_floats("a.safetensors", "w", 1, 3);

@@ -365,8 +365,13 @@ Test(runtime, parameters_of_loading_count) {
   run(m, NULL, "Once upon a time there was a little girl who loved to play", NULL, &r);
   cr_assert_str_eq(r.error.where, "context_length_exceeded");
   viv_unload(m);
-  const char *bad[] = {"{\"context\":0}", "{\"context\":100000}", "{\"max_jobs\":0}",
-                       "{\"max_jobs\":2.5}", "{\"weights\":\"int9\"}", "{\"plugin\":\"nobody\"}", "7"};
+  const char *bad[] = {"{\"context\":0}",
+                       "{\"context\":100000}",
+                       "{\"max_jobs\":0}",
+                       "{\"max_jobs\":2.5}",
+                       "{\"weights\":\"int9\"}",
+                       "{\"plugin\":\"nobody\"}",
+                       "7"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
     cr_assert_lt(load_with(rt, bad[i], &m, &e), 0, "%s was accepted", bad[i]);
   viv_close(rt);
@@ -383,7 +388,8 @@ Test(runtime, a_session_counts_in_the_budget_until_it_is_closed) {
   run(m, s, "Once", "{\"max_new_tokens\":20}", &r);
   cr_assert_eq(viv_machine(rt, &during, NULL), VIV_OK);
   viv_session_close(s);
-  run(m, NULL, "Once", "{\"max_new_tokens\":1}", &r); /* the job's own hold on the session is gone */
+  run(m, NULL, "Once", "{\"max_new_tokens\":1}",
+      &r); /* the job's own hold on the session is gone */
   cr_assert_eq(viv_machine(rt, &after, NULL), VIV_OK);
   const char *key = "\"reserved_bytes\":";
   long held[] = {strtol(strstr(before.ptr, key) + 17, NULL, 10),
