@@ -46,7 +46,7 @@ fuzz: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
 ## bench      kernels against the machine's limits, the host's overhead, tokens per second
 bench: all badplugins $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_*.c))
 	@for b in $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_*.c)); do \
-	  echo "== $$b"; $$b || exit 1; done
+	  echo "== $$b"; VIV_TEST_BUILD=$(BUILD) $$b || exit 1; done
 	@$(BUILD)/viv bench tests/models/stories260K
 	@$(BUILD)/viv bench zoo/models/sambay-reasoner
 

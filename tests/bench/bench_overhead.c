@@ -114,7 +114,8 @@ int main(int argc, char **argv) {
   viv_error e = VIV_ERROR_INIT;
   viv_runtime *rt;
   viv_model *m;
-  const char *build = argc > 1 ? argv[1] : "build";
+  const char *build = argc > 1 ? argv[1] : getenv("VIV_TEST_BUILD");
+  if (!build) build = "build";
   snprintf(plugins, sizeof plugins, "%s/badplugins", build);
   char model[] = "/tmp/viv-null-XXXXXX", config[64];
   if (!mkdtemp(model)) return 1;
