@@ -2,14 +2,19 @@
  * computes and never waits for a worker. */
 #include "core/core.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <uv.h>
+
+enum { AWAKE_NS = 40000 };
 
 struct viv__loop {
   viv_runtime *rt;
   uv_loop_t loop;
   uv_async_t async;
   uv_timer_t timer;
+  uv_idle_t awake; /* keeps the loop looking for a moment after each submission */
+  uint64_t awake_until;
   pthread_t thread;
   pthread_mutex_t lock; /* submitted, last, stopping */
   viv_job *submitted, *last;
@@ -70,6 +75,12 @@ static void on_timer(uv_timer_t *timer) {
   sweep(timer->data);
 }
 
+static void on_idle(uv_idle_t *idle) {
+  viv__loop *l = idle->data;
+  if (viv__now_ns() > l->awake_until) uv_idle_stop(idle);
+  sched_yield();
+}
+
 static void on_async(uv_async_t *async) {
   viv__loop *l = async->data;
   pthread_mutex_lock(&l->lock);
@@ -85,8 +96,12 @@ static void on_async(uv_async_t *async) {
     viv__model_queue(job);
     job = next;
   }
+  /* More often comes soon after: to sleep and be woken would take longer than to look for a while. */
+  l->awake_until = viv__now_ns() + AWAKE_NS;
+  uv_idle_start(&l->awake, on_idle);
   sweep(l);
   if (stopping) {
+    uv_close((uv_handle_t *)&l->awake, NULL);
     uv_close((uv_handle_t *)&l->async, NULL);
     uv_close((uv_handle_t *)&l->timer, NULL);
   }
@@ -111,9 +126,11 @@ int32_t viv__loop_start(viv_runtime *rt, viv_error *error) {
   failed = uv_async_init(&l->loop, &l->async, on_async);
   if (!failed) {
     uv_timer_init(&l->loop, &l->timer);
-    l->async.data = l->timer.data = l;
+    uv_idle_init(&l->loop, &l->awake);
+    l->async.data = l->timer.data = l->awake.data = l;
     failed = pthread_create(&l->thread, NULL, loop_main, l);
     if (failed) {
+      uv_close((uv_handle_t *)&l->awake, NULL);
       uv_close((uv_handle_t *)&l->async, NULL);
       uv_close((uv_handle_t *)&l->timer, NULL);
       uv_run(&l->loop, UV_RUN_DEFAULT);
