@@ -43,15 +43,6 @@ void viv__scan_free(viv_runtime *rt);
 /* Loads the shared object: owner and mode check, quarantine, probe in a child when its hash is new,
  * dlopen, entry, table checks. Idempotent. The runtime's lock must be held. */
 int32_t viv__plugin_load(viv_runtime *rt, viv__plugin *p, viv_error *error);
-/* Runs the plugin's entry in a child process with a time limit. Fills reason (cap bytes) when the
- * child crashed, hung, exited or refused. See probe.c. */
-bool viv__probe(viv_runtime *rt, const char *so_path, char *reason, size_t cap);
-/* What is remembered between processes: file stamp -> hash, hash -> verdict. See scan_cache.c. */
-void viv__cache_hash(viv_runtime *rt, const char *path, char hash[65]);
-/* 1 probed and good, -1 quarantined (reason filled), 0 unknown */
-int viv__cache_verdict(viv_runtime *rt, const char *hash, char *reason, size_t cap);
-void viv__cache_store(viv_runtime *rt, const char *hash, bool good, const char *reason);
-
 /* The plugin for a configuration, or why none: appends a JSON array of candidates to why when it is
  * not NULL. wanted: a plugin id or NULL. */
 int32_t viv__route(viv_runtime *rt, const viv_json *config, const char *path, const char *wanted,
@@ -87,6 +78,8 @@ void viv__services_init(viv_runtime *rt);
 /* Takes bytes from the budget; NOT_NOW with needed and available in the text. what is for people. */
 int32_t viv__reserve(viv_runtime *rt, uint64_t bytes, const char *what, viv_error *error);
 void viv__release(viv_runtime *rt, uint64_t bytes);
+/* Hands a buffer to the caller as an answer; frees it on failure. */
+int32_t viv__give_text(viv__buf *b, viv_text *out, viv_error *error);
 /* What the calling thread is, for the tags of the ABI; answers the previous one. */
 int32_t viv__thread_role(int32_t role);
 int32_t viv__thread_is(void);
@@ -124,7 +117,6 @@ struct viv_job {
   int32_t priority;
   uint64_t deadline_ns; /* 0: none */
   uint64_t order;
-  uint64_t submitted_ns, started_ns;
   atomic_int stop; /* enum viv__stop */
   viv_arena *arena;
 

@@ -153,11 +153,10 @@ int32_t viv__job_new(viv_model *model, const viv_request *request, viv_job **out
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
   pthread_cond_init(&job->readable, &attr);
   pthread_condattr_destroy(&attr);
-  job->submitted_ns = viv__now_ns();
   job->order = atomic_fetch_add(&model->rt->next_order, 1);
   job->priority = VIV_HAS(request, priority) ? request->priority : 0;
   if (VIV_HAS(request, deadline_ms) && request->deadline_ms > 0)
-    job->deadline_ns = job->submitted_ns + (uint64_t)request->deadline_ms * 1000000u;
+    job->deadline_ns = viv__now_ns() + (uint64_t)request->deadline_ms * 1000000u;
   job->max_queued = VIV_HAS(request, max_queued_events) && request->max_queued_events > 0
                         ? request->max_queued_events
                         : DEFAULT_QUEUE;

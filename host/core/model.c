@@ -241,15 +241,6 @@ static void plan_json(const viv_model *m, viv__buf *b) {
                (unsigned long long)(m->rt->budget - atomic_load(&m->rt->reserved)));
 }
 
-static int32_t give(viv__buf *b, viv_text *out, viv_error *error) {
-  if (b->failed) {
-    viv__buf_free(b);
-    return VIV_FAIL(error, VIV_NOT_NOW, NULL, "no memory for the answer");
-  }
-  *out = (viv_text){b->ptr, b->len};
-  return VIV_OK;
-}
-
 static uint64_t parameters(const viv_model *m) {
   uint64_t n = 0;
   for (int64_t i = 0; i < viv__tensor_count(m->checkpoint); i++) {
@@ -279,7 +270,7 @@ int32_t viv_plan(viv_runtime *rt, const char *path, const char *params, viv_text
     viv__buf_fmt(&b, ",\"parameters\":%llu,\"plan\":", (unsigned long long)parameters(m));
     plan_json(m, &b);
     viv__buf_str(&b, "}");
-    status = give(&b, json, error);
+    status = viv__give_text(&b, json, error);
   }
   discard(m);
   return status < 0 ? status : VIV_OK;
@@ -312,7 +303,7 @@ int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
     viv__buf_json(&b, viv__str(m->tokenizer         ? ""
                                : m->tokenizer_error ? m->tokenizer_error
                                                     : "none"));
-    viv__buf_fmt(&b, ",\"tasks\":%s", viv__tokens_tasks(m));
+    viv__buf_fmt(&b, ",\"tasks\":%s", viv__tokens_tasks);
   }
   viv_str own = m->api->describe ? m->api->describe(m->handle) : (viv_str){NULL, 0};
   if (own.len) {
@@ -322,7 +313,7 @@ int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
   viv__buf_str(&b, ",\"plan\":");
   plan_json(m, &b);
   viv__buf_str(&b, "}");
-  return give(&b, json, error);
+  return viv__give_text(&b, json, error);
 }
 
 /* ---- jobs ---- */

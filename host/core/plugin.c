@@ -53,7 +53,8 @@ static void cache_write(viv_runtime *rt) {
   viv__free(path);
 }
 
-void viv__cache_hash(viv_runtime *rt, const char *path, char hash[65]) {
+/* SHA-256 of a file, from the cache while its stamp is the same; empty when it can't be read. */
+static void cache_hash(viv_runtime *rt, const char *path, char hash[65]) {
   hash[0] = 0;
   struct stat st;
   if (stat(path, &st)) return;
@@ -79,9 +80,11 @@ void viv__cache_hash(viv_runtime *rt, const char *path, char hash[65]) {
     cJSON_AddStringToObject(fresh, "stamp", stamp);
     cJSON_AddStringToObject(fresh, "sha256", hash);
   }
+  cache_write(rt); /* a rebuilt file of known content is hashed once, not at every start */
 }
 
-int viv__cache_verdict(viv_runtime *rt, const char *hash, char *reason, size_t cap) {
+/* 1: probed and good, -1: quarantined (reason is filled), 0: unknown. */
+static int cache_verdict(viv_runtime *rt, const char *hash, char *reason, size_t cap) {
   const viv_json *verdicts = (const viv_json *)section(rt, "verdicts");
   const char *text = hash[0] ? viv__json_text(verdicts, hash, NULL) : NULL;
   if (!text) return 0;
@@ -89,7 +92,7 @@ int viv__cache_verdict(viv_runtime *rt, const char *hash, char *reason, size_t c
   return *text ? -1 : 1;
 }
 
-void viv__cache_store(viv_runtime *rt, const char *hash, bool good, const char *reason) {
+static void cache_store(viv_runtime *rt, const char *hash, bool good, const char *reason) {
   cJSON *verdicts = section(rt, "verdicts");
   if (!verdicts || !hash[0]) return;
   cJSON_DeleteItemFromObjectCaseSensitive(verdicts, hash);
@@ -151,7 +154,8 @@ static void probe_child(viv_runtime *rt, const char *so_path, int fd) {
   _exit(0);
 }
 
-bool viv__probe(viv_runtime *rt, const char *so_path, char *reason, size_t cap) {
+/* Enters the object in a child with a time limit. False: it crashed, hung or exited; reason says. */
+static bool probe(viv_runtime *rt, const char *so_path, char *reason, size_t cap) {
   int fds[2];
   if (pipe(fds)) return true; /* no descriptors: the probe can't be made, which proves nothing */
   pid_t child = fork();
@@ -216,17 +220,17 @@ static int32_t load(viv_runtime *rt, viv__plugin *p, viv_error *error) {
   int32_t status = check_owner(p->so_path, error);
   if (status < 0) return status;
   char hash[65], reason[256] = "";
-  viv__cache_hash(rt, p->so_path, hash);
+  cache_hash(rt, p->so_path, hash);
   /* A manifest may be signed with the hash of the object that it was made for. */
   const char *signature = viv__json_text(p->manifest, "sha256", "");
   if (*signature && strcmp(signature, hash))
     return VIV_FAIL(error, VIV_NEVER, p->so_path,
                     "signature: the manifest was made for content %.12s..., the file has %.12s...",
                     signature, hash);
-  int verdict = viv__cache_verdict(rt, hash, reason, sizeof reason);
+  int verdict = cache_verdict(rt, hash, reason, sizeof reason);
   if (verdict == 0) {
-    bool good = viv__probe(rt, p->so_path, reason, sizeof reason);
-    viv__cache_store(rt, hash, good, reason);
+    bool good = probe(rt, p->so_path, reason, sizeof reason);
+    cache_store(rt, hash, good, reason);
     verdict = good ? 1 : -1;
   }
   if (verdict < 0)

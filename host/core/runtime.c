@@ -54,8 +54,7 @@ void viv_text_free(viv_text *text) {
   *text = (viv_text){0};
 }
 
-/* Hands a buffer to the caller. */
-static int32_t give_text(viv__buf *b, viv_text *out, viv_error *error) {
+int32_t viv__give_text(viv__buf *b, viv_text *out, viv_error *error) {
   viv__buf_add(b, "", 0);
   if (b->failed || !b->ptr) {
     viv__buf_free(b);
@@ -277,7 +276,7 @@ int32_t viv_plugins(viv_runtime *rt, viv_text *json, viv_error *error) {
   }
   viv__buf_str(&b, "]}");
   pthread_mutex_unlock(&rt->lock);
-  return give_text(&b, json, error);
+  return viv__give_text(&b, json, error);
 }
 
 int32_t viv_machine(viv_runtime *rt, viv_text *json, viv_error *error) {
@@ -298,7 +297,7 @@ int32_t viv_machine(viv_runtime *rt, viv_text *json, viv_error *error) {
   viv__buf_json(&b, viv__str(rt->cache_dir ? rt->cache_dir : ""));
   viv__buf_fmt(&b, ",\"abi\":\"%d.%d\",\"version\":\"%s\"}", VIV_ABI_MAJOR, VIV_ABI_MINOR,
                VIV_VERSION);
-  return give_text(&b, json, error);
+  return viv__give_text(&b, json, error);
 }
 
 int32_t viv_models(viv_runtime *rt, viv_text *json, viv_error *error) {
@@ -316,7 +315,7 @@ int32_t viv_models(viv_runtime *rt, viv_text *json, viv_error *error) {
   }
   viv__buf_str(&b, "]");
   pthread_mutex_unlock(&rt->lock);
-  return give_text(&b, json, error);
+  return viv__give_text(&b, json, error);
 }
 
 int32_t viv_why(viv_runtime *rt, const char *path, viv_text *json, viv_error *error) {
@@ -350,5 +349,5 @@ int32_t viv_why(viv_runtime *rt, const char *path, viv_text *json, viv_error *er
   if (why.failed) b.failed = true;
   viv__buf_free(&why);
   viv__checkpoint_close(c);
-  return give_text(&b, json, error);
+  return viv__give_text(&b, json, error);
 }

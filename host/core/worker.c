@@ -48,7 +48,6 @@ bool viv__model_unqueue(viv_job *job) {
 /* ---- jobs of ordinary models ---- */
 
 static int32_t begin(viv_model *m, viv_job *job, viv_error *error) {
-  job->started_ns = viv__now_ns();
   int32_t status = viv__job_poll(job);
   if (status < 0) return status;
   if (m->token) return viv__tokens_begin(m, job, error);
@@ -63,7 +62,7 @@ static int32_t begin(viv_model *m, viv_job *job, viv_error *error) {
 static void finish(viv_model *m, viv_job *job, int32_t status, const viv_error *error) {
   char *counters = NULL;
   if (m->token)
-    counters = viv__tokens_end(m, job, status);
+    counters = viv__tokens_end(m, job);
   else if (job->plugin_job)
     m->api->job_end(job->plugin_job);
   job->plugin_job = NULL;

@@ -256,10 +256,6 @@ static void take_logits(viv__task *t, viv__lane *lane, int64_t n, const float *l
   }
 }
 
-static int32_t poll_job(void *job) {
-  return viv__job_poll(job);
-}
-
 int32_t viv__forward_step(viv__task *t, viv_error *error) {
   viv_model *m = t->m;
   viv__lane *lane = t->lanes;
@@ -285,7 +281,7 @@ int32_t viv__forward_step(viv__task *t, viv_error *error) {
                   .taps = t->job->n_taps ? &sink : NULL,
                   .scratch = m->engine->scratch,
                   .poll_self = t->job,
-                  .poll = poll_job};
+                  .poll = viv__task_poll};
   viv_eval_out out = {.struct_size = sizeof out, .logits = m->engine->logits};
   status = m->token->eval(m->handle, &in, &out, error);
   viv__arena_reset(m->engine->scratch);

@@ -71,7 +71,7 @@ struct viv__task {
   bool complete; /* all is computed; what is left is to emit */
   viv__out *outs;
   size_t n_outs, cap_outs, emitted;
-  uint64_t prefill_ns, decode_ns, begun_ns, prefilled_ns;
+  uint64_t begun_ns, prefilled_ns;
   int64_t prompt_tokens, new_tokens, evals;
   viv_strategy_counters counters;
 
@@ -122,6 +122,8 @@ typedef struct viv__engine {
 
 /* ---- shared between the task files ---- */
 
+/* viv__job_poll in the form that viv_batch.poll takes. */
+int32_t viv__task_poll(void *job);
 int32_t viv__task_fail(viv__task *t, int32_t status, const viv_error *error);
 /* Reads input_ids / attention_mask, or text / messages through the tokenizer, into lanes. */
 int32_t viv__task_read_tokens(viv__task *t, bool allow_text, viv_error *error);

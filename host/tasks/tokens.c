@@ -28,10 +28,7 @@ void viv__tokens_close(viv_model *m) {
   m->engine = NULL;
 }
 
-const char *viv__tokens_tasks(const viv_model *m) {
-  (void)m;
-  return "[\"generate\",\"forward\",\"score\",\"encode\",\"decode\"]";
-}
+const char viv__tokens_tasks[] = "[\"generate\",\"forward\",\"score\",\"encode\",\"decode\"]";
 
 int32_t viv__engine_logits(viv_model *m, int64_t rows, viv_error *error) {
   viv__engine *e = m->engine;
@@ -75,7 +72,7 @@ int32_t viv__tokens_begin(viv_model *m, viv_job *job, viv_error *error) {
     t->kind = VIV__CODING;
   else
     return VIV_FAIL(error, VIV_NEVER, "task", "\"%s\" is none of this model's tasks: %s", job->task,
-                    viv__tokens_tasks(m));
+                    viv__tokens_tasks);
   if (t->kind == VIV__GENERATE) return viv__generate_begin(t, error);
   if (t->kind == VIV__CODING) return viv__coding_begin(t, job->task[0] == 'e', error);
   return viv__forward_begin(t, error);
@@ -166,7 +163,7 @@ static bool add_want(viv__batch *b, viv__lane *lane) {
 }
 
 /* A batch of one job stops when the job does; a shared one runs through. */
-static int32_t poll_job(void *job) {
+int32_t viv__task_poll(void *job) {
   return viv__job_poll(job);
 }
 
@@ -186,7 +183,7 @@ static int32_t run_batch(viv_model *m, viv__batch *b, viv_error *error) {
                   .n_logit_rows = b->n_logits,
                   .scratch = e->scratch,
                   .poll_self = only,
-                  .poll = only ? poll_job : NULL};
+                  .poll = only ? viv__task_poll : NULL};
   viv_eval_out out = {.struct_size = sizeof out, .logits = e->logits};
   status = m->token->eval(m->handle, &in, &out, error);
   viv__arena_reset(e->scratch);
@@ -231,7 +228,7 @@ static int32_t run_alone(viv_model *m, viv__lane *lane, viv_error *error) {
   in.scratch = e->scratch;
   in.taps = NULL;
   in.poll_self = lane->task->job;
-  in.poll = poll_job;
+  in.poll = viv__task_poll;
   viv_eval_out out = {.struct_size = sizeof out, .logits = e->logits, .hidden = hidden};
   status = m->token->eval(m->handle, &in, &out, error);
   viv__arena_reset(e->scratch);
@@ -380,9 +377,8 @@ static void free_lane(viv__lane *lane) {
   viv__buf_free(&lane->whole);
 }
 
-char *viv__tokens_end(viv_model *m, viv_job *job, int32_t status) {
+char *viv__tokens_end(viv_model *m, viv_job *job) {
   viv__task *t = job->task_state;
-  (void)status;
   if (!t) return NULL;
   char *text = counters(t);
   for (int32_t i = 0; t->lanes && i < t->n_rows; i++) free_lane(&t->lanes[i]);

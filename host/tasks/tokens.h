@@ -16,9 +16,9 @@ void viv__tokens_round(viv_model *m);
 /* MORE while the job runs, DONE or the failure afterwards. */
 int32_t viv__tokens_status(viv_job *job, viv_error *error);
 /* Frees the job's task state; answers its counters as JSON text (viv__free), NULL for none. */
-char *viv__tokens_end(viv_model *m, viv_job *job, int32_t status);
+char *viv__tokens_end(viv_model *m, viv_job *job);
 /* The tasks' schemas as JSON for viv_describe. */
-const char *viv__tokens_tasks(const viv_model *m);
+extern const char viv__tokens_tasks[];
 /* Session bytes: see tasks/session_file.c */
 int32_t viv__tokens_session_save(viv_session *s, const char *path, viv_error *error);
 int32_t viv__tokens_session_load(viv_session *s, const char *path, viv_error *error);
