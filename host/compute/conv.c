@@ -71,9 +71,9 @@ static void gemm_pieces(void *ctx, int64_t begin, int64_t end) {
           s->out + first * s->ldc, s->ldc);
 }
 
-void viv__gemm(const viv_compute *c, int32_t trans_a, int32_t trans_b, int64_t m, int64_t n,
-               int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-               float beta, float *out, int64_t ldc) {
+static void gemm(const viv_compute *c, int32_t trans_a, int32_t trans_b, int64_t m, int64_t n,
+                 int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                 float beta, float *out, int64_t ldc) {
   if (m < 1 || n < 1) return;
   struct gemm s = {viv__compute_of(c),
                    trans_a != 0,
@@ -144,7 +144,7 @@ static void conv_plan(const viv_compute *c, const viv_conv2d *a, struct conv *s)
   s->tasks = (int64_t)a->batch * a->groups * s->tiles;
 }
 
-uint64_t viv__conv2d_scratch(const viv_compute *c, const viv_conv2d *args) {
+static uint64_t conv2d_scratch(const viv_compute *c, const viv_conv2d *args) {
   struct conv s = {0};
   conv_plan(c, args, &s);
   if (s.direct || s.depthwise) return 0;
@@ -249,7 +249,7 @@ static void conv_worker(void *ctx, int64_t begin, int64_t end) {
   }
 }
 
-void viv__conv2d(const viv_compute *c, const viv_conv2d *args) {
+static void conv2d(const viv_compute *c, const viv_conv2d *args) {
   struct conv s = {0};
   conv_plan(c, args, &s);
   if (s.tasks < 1) return;
@@ -260,4 +260,10 @@ void viv__conv2d(const viv_compute *c, const viv_conv2d *args) {
     return;
   }
   viv__pool_run(s.c->pool, viv__min(c->threads, s.tasks), 1, conv_worker, &s);
+}
+
+void viv__table_conv(viv_compute *t) {
+  t->gemm = gemm;
+  t->conv2d = conv2d;
+  t->conv2d_scratch = conv2d_scratch;
 }

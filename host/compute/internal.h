@@ -46,12 +46,22 @@ static inline const viv__compute *viv__compute_of(const viv_compute *c) {
   return c->self;
 }
 
-/* ---- conv.c ---- */
+/* parallel_for of the table. */
+void viv__parallel(const viv_compute *c, int64_t n, int64_t grain, viv__body body, void *ctx);
 
-void viv__gemm(const viv_compute *c, int32_t trans_a, int32_t trans_b, int64_t m, int64_t n,
-               int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-               float beta, float *out, int64_t ldc);
-void viv__conv2d(const viv_compute *c, const viv_conv2d *args);
-uint64_t viv__conv2d_scratch(const viv_compute *c, const viv_conv2d *args);
+/* Work below this many multiply-adds (or so) is not worth waking a thread for. */
+enum { VIV__MIN_WORK = 1 << 15 };
+/* Units of that much work each that make a piece for a thread. */
+static inline int64_t viv__grain(int64_t work_of_unit) {
+  return viv__max(1, VIV__MIN_WORK / viv__max(1, work_of_unit));
+}
+
+/* Each file fills its members of the table. */
+void viv__table_weights(viv_compute *t);
+void viv__table_linear(viv_compute *t);
+void viv__table_rows(viv_compute *t);
+void viv__table_attention(viv_compute *t);
+void viv__table_state(viv_compute *t);
+void viv__table_conv(viv_compute *t);
 
 #endif
