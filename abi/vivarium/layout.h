@@ -31,11 +31,20 @@
 #define VIV_V1_viv_plugin_request 48u
 #define VIV_V1_viv_model_api 104u
 #define VIV_V1_viv_kv 16u
-#define VIV_V1_viv_attention 144u
+#define VIV_V1_viv_attention 168u
 #define VIV_V1_viv_causal_conv 72u
-#define VIV_V1_viv_scan 104u
-#define VIV_V1_viv_conv2d 112u
-#define VIV_V1_viv_compute 216u
+#define VIV_V1_viv_scan 112u
+#define VIV_V1_viv_conv_desc 88u
+#define VIV_V1_viv_conv 120u
+#define VIV_V1_viv_pool 120u
+#define VIV_V1_viv_resize 96u
+#define VIV_V1_viv_resize_u8 88u
+#define VIV_V1_viv_grid_sample 72u
+#define VIV_V1_viv_deform 80u
+#define VIV_V1_viv_roi_align 72u
+#define VIV_V1_viv_rnn 136u
+#define VIV_V1_viv_stft 64u
+#define VIV_V1_viv_compute 392u
 #define VIV_V1_viv_explain_api 24u
 #define VIV_V1_viv_token_info 72u
 #define VIV_V1_viv_tap_sink 32u
@@ -198,7 +207,7 @@ VIV_LAYOUT(sizeof(viv_kv) == 16);
 VIV_LAYOUT(offsetof(viv_kv, k) == 0);
 VIV_LAYOUT(offsetof(viv_kv, v) == 8);
 
-VIV_LAYOUT(sizeof(viv_attention) == 144);
+VIV_LAYOUT(sizeof(viv_attention) == 168);
 VIV_LAYOUT(offsetof(viv_attention, struct_size) == 0);
 VIV_LAYOUT(offsetof(viv_attention, kv_dtype) == 4);
 VIV_LAYOUT(offsetof(viv_attention, rows) == 8);
@@ -223,6 +232,9 @@ VIV_LAYOUT(offsetof(viv_attention, visible) == 112);
 VIV_LAYOUT(offsetof(viv_attention, mask) == 120);
 VIV_LAYOUT(offsetof(viv_attention, mask_stride) == 128);
 VIV_LAYOUT(offsetof(viv_attention, mask_begin) == 136);
+VIV_LAYOUT(offsetof(viv_attention, bias) == 144);
+VIV_LAYOUT(offsetof(viv_attention, bias_row_stride) == 152);
+VIV_LAYOUT(offsetof(viv_attention, bias_head_stride) == 160);
 
 VIV_LAYOUT(sizeof(viv_causal_conv) == 72);
 VIV_LAYOUT(offsetof(viv_causal_conv, struct_size) == 0);
@@ -237,7 +249,7 @@ VIV_LAYOUT(offsetof(viv_causal_conv, bias) == 48);
 VIV_LAYOUT(offsetof(viv_causal_conv, tail) == 56);
 VIV_LAYOUT(offsetof(viv_causal_conv, out) == 64);
 
-VIV_LAYOUT(sizeof(viv_scan) == 104);
+VIV_LAYOUT(sizeof(viv_scan) == 112);
 VIV_LAYOUT(offsetof(viv_scan, struct_size) == 0);
 VIV_LAYOUT(offsetof(viv_scan, channels) == 4);
 VIV_LAYOUT(offsetof(viv_scan, states) == 8);
@@ -253,33 +265,171 @@ VIV_LAYOUT(offsetof(viv_scan, d) == 72);
 VIV_LAYOUT(offsetof(viv_scan, state) == 80);
 VIV_LAYOUT(offsetof(viv_scan, states_out) == 88);
 VIV_LAYOUT(offsetof(viv_scan, y) == 96);
+VIV_LAYOUT(offsetof(viv_scan, u_stride) == 104);
 
-VIV_LAYOUT(sizeof(viv_conv2d) == 112);
-VIV_LAYOUT(offsetof(viv_conv2d, struct_size) == 0);
-VIV_LAYOUT(offsetof(viv_conv2d, groups) == 4);
-VIV_LAYOUT(offsetof(viv_conv2d, batch) == 8);
-VIV_LAYOUT(offsetof(viv_conv2d, in_channels) == 12);
-VIV_LAYOUT(offsetof(viv_conv2d, height) == 16);
-VIV_LAYOUT(offsetof(viv_conv2d, width) == 20);
-VIV_LAYOUT(offsetof(viv_conv2d, out_channels) == 24);
-VIV_LAYOUT(offsetof(viv_conv2d, kernel_h) == 28);
-VIV_LAYOUT(offsetof(viv_conv2d, kernel_w) == 32);
-VIV_LAYOUT(offsetof(viv_conv2d, stride_h) == 36);
-VIV_LAYOUT(offsetof(viv_conv2d, stride_w) == 40);
-VIV_LAYOUT(offsetof(viv_conv2d, dilation_h) == 44);
-VIV_LAYOUT(offsetof(viv_conv2d, dilation_w) == 48);
-VIV_LAYOUT(offsetof(viv_conv2d, pad_top) == 52);
-VIV_LAYOUT(offsetof(viv_conv2d, pad_left) == 56);
-VIV_LAYOUT(offsetof(viv_conv2d, pad_bottom) == 60);
-VIV_LAYOUT(offsetof(viv_conv2d, pad_right) == 64);
-VIV_LAYOUT(offsetof(viv_conv2d, reserved) == 68);
-VIV_LAYOUT(offsetof(viv_conv2d, x) == 72);
-VIV_LAYOUT(offsetof(viv_conv2d, weight) == 80);
-VIV_LAYOUT(offsetof(viv_conv2d, bias) == 88);
-VIV_LAYOUT(offsetof(viv_conv2d, out) == 96);
-VIV_LAYOUT(offsetof(viv_conv2d, scratch) == 104);
+VIV_LAYOUT(sizeof(viv_conv_desc) == 88);
+VIV_LAYOUT(offsetof(viv_conv_desc, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_conv_desc, dims) == 4);
+VIV_LAYOUT(offsetof(viv_conv_desc, groups) == 8);
+VIV_LAYOUT(offsetof(viv_conv_desc, transposed) == 12);
+VIV_LAYOUT(offsetof(viv_conv_desc, in_channels) == 16);
+VIV_LAYOUT(offsetof(viv_conv_desc, out_channels) == 20);
+VIV_LAYOUT(offsetof(viv_conv_desc, kernel) == 24);
+VIV_LAYOUT(offsetof(viv_conv_desc, stride) == 36);
+VIV_LAYOUT(offsetof(viv_conv_desc, dilation) == 48);
+VIV_LAYOUT(offsetof(viv_conv_desc, reserved) == 60);
+VIV_LAYOUT(offsetof(viv_conv_desc, weight) == 64);
+VIV_LAYOUT(offsetof(viv_conv_desc, scale) == 72);
+VIV_LAYOUT(offsetof(viv_conv_desc, bias) == 80);
 
-VIV_LAYOUT(sizeof(viv_compute) == 216);
+VIV_LAYOUT(sizeof(viv_conv) == 120);
+VIV_LAYOUT(offsetof(viv_conv, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_conv, batch) == 4);
+VIV_LAYOUT(offsetof(viv_conv, weight) == 8);
+VIV_LAYOUT(offsetof(viv_conv, size) == 16);
+VIV_LAYOUT(offsetof(viv_conv, pad_begin) == 28);
+VIV_LAYOUT(offsetof(viv_conv, pad_end) == 40);
+VIV_LAYOUT(offsetof(viv_conv, output_pad) == 52);
+VIV_LAYOUT(offsetof(viv_conv, pad) == 64);
+VIV_LAYOUT(offsetof(viv_conv, x_layout) == 68);
+VIV_LAYOUT(offsetof(viv_conv, out_layout) == 72);
+VIV_LAYOUT(offsetof(viv_conv, act) == 76);
+VIV_LAYOUT(offsetof(viv_conv, act_param) == 80);
+VIV_LAYOUT(offsetof(viv_conv, reserved) == 84);
+VIV_LAYOUT(offsetof(viv_conv, x) == 88);
+VIV_LAYOUT(offsetof(viv_conv, residual) == 96);
+VIV_LAYOUT(offsetof(viv_conv, out) == 104);
+VIV_LAYOUT(offsetof(viv_conv, scratch) == 112);
+
+VIV_LAYOUT(sizeof(viv_pool) == 120);
+VIV_LAYOUT(offsetof(viv_pool, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_pool, kind) == 4);
+VIV_LAYOUT(offsetof(viv_pool, dims) == 8);
+VIV_LAYOUT(offsetof(viv_pool, channels) == 12);
+VIV_LAYOUT(offsetof(viv_pool, batch) == 16);
+VIV_LAYOUT(offsetof(viv_pool, size) == 24);
+VIV_LAYOUT(offsetof(viv_pool, kernel) == 36);
+VIV_LAYOUT(offsetof(viv_pool, stride) == 48);
+VIV_LAYOUT(offsetof(viv_pool, dilation) == 60);
+VIV_LAYOUT(offsetof(viv_pool, pad_begin) == 72);
+VIV_LAYOUT(offsetof(viv_pool, pad_end) == 84);
+VIV_LAYOUT(offsetof(viv_pool, ceil_mode) == 96);
+VIV_LAYOUT(offsetof(viv_pool, count_pad) == 100);
+VIV_LAYOUT(offsetof(viv_pool, x) == 104);
+VIV_LAYOUT(offsetof(viv_pool, out) == 112);
+
+VIV_LAYOUT(sizeof(viv_resize) == 96);
+VIV_LAYOUT(offsetof(viv_resize, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_resize, filter) == 4);
+VIV_LAYOUT(offsetof(viv_resize, dims) == 8);
+VIV_LAYOUT(offsetof(viv_resize, channels) == 12);
+VIV_LAYOUT(offsetof(viv_resize, batch) == 16);
+VIV_LAYOUT(offsetof(viv_resize, size) == 24);
+VIV_LAYOUT(offsetof(viv_resize, out_size) == 36);
+VIV_LAYOUT(offsetof(viv_resize, scale) == 48);
+VIV_LAYOUT(offsetof(viv_resize, align_corners) == 72);
+VIV_LAYOUT(offsetof(viv_resize, antialias) == 76);
+VIV_LAYOUT(offsetof(viv_resize, x) == 80);
+VIV_LAYOUT(offsetof(viv_resize, out) == 88);
+
+VIV_LAYOUT(sizeof(viv_resize_u8) == 88);
+VIV_LAYOUT(offsetof(viv_resize_u8, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_resize_u8, form) == 4);
+VIV_LAYOUT(offsetof(viv_resize_u8, filter) == 8);
+VIV_LAYOUT(offsetof(viv_resize_u8, height) == 12);
+VIV_LAYOUT(offsetof(viv_resize_u8, width) == 16);
+VIV_LAYOUT(offsetof(viv_resize_u8, channels) == 20);
+VIV_LAYOUT(offsetof(viv_resize_u8, out_height) == 24);
+VIV_LAYOUT(offsetof(viv_resize_u8, out_width) == 28);
+VIV_LAYOUT(offsetof(viv_resize_u8, box) == 32);
+VIV_LAYOUT(offsetof(viv_resize_u8, x) == 64);
+VIV_LAYOUT(offsetof(viv_resize_u8, out) == 72);
+VIV_LAYOUT(offsetof(viv_resize_u8, scratch) == 80);
+
+VIV_LAYOUT(sizeof(viv_grid_sample) == 72);
+VIV_LAYOUT(offsetof(viv_grid_sample, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_grid_sample, filter) == 4);
+VIV_LAYOUT(offsetof(viv_grid_sample, border) == 8);
+VIV_LAYOUT(offsetof(viv_grid_sample, align_corners) == 12);
+VIV_LAYOUT(offsetof(viv_grid_sample, batch) == 16);
+VIV_LAYOUT(offsetof(viv_grid_sample, channels) == 20);
+VIV_LAYOUT(offsetof(viv_grid_sample, height) == 24);
+VIV_LAYOUT(offsetof(viv_grid_sample, width) == 28);
+VIV_LAYOUT(offsetof(viv_grid_sample, out_height) == 32);
+VIV_LAYOUT(offsetof(viv_grid_sample, out_width) == 36);
+VIV_LAYOUT(offsetof(viv_grid_sample, layout) == 40);
+VIV_LAYOUT(offsetof(viv_grid_sample, reserved) == 44);
+VIV_LAYOUT(offsetof(viv_grid_sample, x) == 48);
+VIV_LAYOUT(offsetof(viv_grid_sample, grid) == 56);
+VIV_LAYOUT(offsetof(viv_grid_sample, out) == 64);
+
+VIV_LAYOUT(sizeof(viv_deform) == 80);
+VIV_LAYOUT(offsetof(viv_deform, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_deform, batch) == 4);
+VIV_LAYOUT(offsetof(viv_deform, queries) == 8);
+VIV_LAYOUT(offsetof(viv_deform, heads) == 12);
+VIV_LAYOUT(offsetof(viv_deform, head_dim) == 16);
+VIV_LAYOUT(offsetof(viv_deform, levels) == 20);
+VIV_LAYOUT(offsetof(viv_deform, points) == 24);
+VIV_LAYOUT(offsetof(viv_deform, reserved) == 28);
+VIV_LAYOUT(offsetof(viv_deform, shapes) == 32);
+VIV_LAYOUT(offsetof(viv_deform, values) == 40);
+VIV_LAYOUT(offsetof(viv_deform, value) == 48);
+VIV_LAYOUT(offsetof(viv_deform, locations) == 56);
+VIV_LAYOUT(offsetof(viv_deform, weights) == 64);
+VIV_LAYOUT(offsetof(viv_deform, out) == 72);
+
+VIV_LAYOUT(sizeof(viv_roi_align) == 72);
+VIV_LAYOUT(offsetof(viv_roi_align, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_roi_align, channels) == 4);
+VIV_LAYOUT(offsetof(viv_roi_align, height) == 8);
+VIV_LAYOUT(offsetof(viv_roi_align, width) == 12);
+VIV_LAYOUT(offsetof(viv_roi_align, out_height) == 16);
+VIV_LAYOUT(offsetof(viv_roi_align, out_width) == 20);
+VIV_LAYOUT(offsetof(viv_roi_align, sampling_ratio) == 24);
+VIV_LAYOUT(offsetof(viv_roi_align, aligned) == 28);
+VIV_LAYOUT(offsetof(viv_roi_align, spatial_scale) == 32);
+VIV_LAYOUT(offsetof(viv_roi_align, reserved) == 36);
+VIV_LAYOUT(offsetof(viv_roi_align, boxes) == 40);
+VIV_LAYOUT(offsetof(viv_roi_align, x) == 48);
+VIV_LAYOUT(offsetof(viv_roi_align, box) == 56);
+VIV_LAYOUT(offsetof(viv_roi_align, out) == 64);
+
+VIV_LAYOUT(sizeof(viv_rnn) == 136);
+VIV_LAYOUT(offsetof(viv_rnn, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_rnn, kind) == 4);
+VIV_LAYOUT(offsetof(viv_rnn, input) == 8);
+VIV_LAYOUT(offsetof(viv_rnn, hidden) == 12);
+VIV_LAYOUT(offsetof(viv_rnn, rows) == 16);
+VIV_LAYOUT(offsetof(viv_rnn, reverse) == 20);
+VIV_LAYOUT(offsetof(viv_rnn, steps) == 24);
+VIV_LAYOUT(offsetof(viv_rnn, w_input) == 32);
+VIV_LAYOUT(offsetof(viv_rnn, w_hidden) == 40);
+VIV_LAYOUT(offsetof(viv_rnn, b_input) == 48);
+VIV_LAYOUT(offsetof(viv_rnn, b_hidden) == 56);
+VIV_LAYOUT(offsetof(viv_rnn, x) == 64);
+VIV_LAYOUT(offsetof(viv_rnn, x_step_stride) == 72);
+VIV_LAYOUT(offsetof(viv_rnn, x_row_stride) == 80);
+VIV_LAYOUT(offsetof(viv_rnn, h) == 88);
+VIV_LAYOUT(offsetof(viv_rnn, c) == 96);
+VIV_LAYOUT(offsetof(viv_rnn, y) == 104);
+VIV_LAYOUT(offsetof(viv_rnn, y_step_stride) == 112);
+VIV_LAYOUT(offsetof(viv_rnn, y_row_stride) == 120);
+VIV_LAYOUT(offsetof(viv_rnn, scratch) == 128);
+
+VIV_LAYOUT(sizeof(viv_stft) == 64);
+VIV_LAYOUT(offsetof(viv_stft, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_stft, n_fft) == 4);
+VIV_LAYOUT(offsetof(viv_stft, hop) == 8);
+VIV_LAYOUT(offsetof(viv_stft, reserved) == 12);
+VIV_LAYOUT(offsetof(viv_stft, rows) == 16);
+VIV_LAYOUT(offsetof(viv_stft, samples) == 24);
+VIV_LAYOUT(offsetof(viv_stft, frames) == 32);
+VIV_LAYOUT(offsetof(viv_stft, window) == 40);
+VIV_LAYOUT(offsetof(viv_stft, x) == 48);
+VIV_LAYOUT(offsetof(viv_stft, out) == 56);
+
+VIV_LAYOUT(sizeof(viv_compute) == 392);
 VIV_LAYOUT(offsetof(viv_compute, struct_size) == 0);
 VIV_LAYOUT(offsetof(viv_compute, abi_major) == 4);
 VIV_LAYOUT(offsetof(viv_compute, abi_minor) == 8);
@@ -305,10 +455,32 @@ VIV_LAYOUT(offsetof(viv_compute, rope_apply) == 152);
 VIV_LAYOUT(offsetof(viv_compute, attention) == 160);
 VIV_LAYOUT(offsetof(viv_compute, causal_conv) == 168);
 VIV_LAYOUT(offsetof(viv_compute, scan) == 176);
-VIV_LAYOUT(offsetof(viv_compute, conv2d) == 184);
-VIV_LAYOUT(offsetof(viv_compute, conv2d_scratch) == 192);
-VIV_LAYOUT(offsetof(viv_compute, store) == 200);
-VIV_LAYOUT(offsetof(viv_compute, load) == 208);
+VIV_LAYOUT(offsetof(viv_compute, store) == 184);
+VIV_LAYOUT(offsetof(viv_compute, load) == 192);
+VIV_LAYOUT(offsetof(viv_compute, linear_to) == 200);
+VIV_LAYOUT(offsetof(viv_compute, weight_rows_bytes) == 208);
+VIV_LAYOUT(offsetof(viv_compute, conv_prepare) == 216);
+VIV_LAYOUT(offsetof(viv_compute, conv_bytes) == 224);
+VIV_LAYOUT(offsetof(viv_compute, conv) == 232);
+VIV_LAYOUT(offsetof(viv_compute, conv_scratch) == 240);
+VIV_LAYOUT(offsetof(viv_compute, pool) == 248);
+VIV_LAYOUT(offsetof(viv_compute, resize) == 256);
+VIV_LAYOUT(offsetof(viv_compute, resize_u8) == 264);
+VIV_LAYOUT(offsetof(viv_compute, resize_u8_scratch) == 272);
+VIV_LAYOUT(offsetof(viv_compute, grid_sample) == 280);
+VIV_LAYOUT(offsetof(viv_compute, deform) == 288);
+VIV_LAYOUT(offsetof(viv_compute, roi_align) == 296);
+VIV_LAYOUT(offsetof(viv_compute, permute) == 304);
+VIV_LAYOUT(offsetof(viv_compute, group_norm) == 312);
+VIV_LAYOUT(offsetof(viv_compute, unary_with) == 320);
+VIV_LAYOUT(offsetof(viv_compute, snake) == 328);
+VIV_LAYOUT(offsetof(viv_compute, scale_shift) == 336);
+VIV_LAYOUT(offsetof(viv_compute, multiply) == 344);
+VIV_LAYOUT(offsetof(viv_compute, top_k) == 352);
+VIV_LAYOUT(offsetof(viv_compute, rnn) == 360);
+VIV_LAYOUT(offsetof(viv_compute, rnn_scratch) == 368);
+VIV_LAYOUT(offsetof(viv_compute, stft) == 376);
+VIV_LAYOUT(offsetof(viv_compute, istft) == 384);
 
 VIV_LAYOUT(sizeof(viv_explain_api) == 24);
 VIV_LAYOUT(offsetof(viv_explain_api, struct_size) == 0);
@@ -550,7 +722,16 @@ VIV_LAYOUT(sizeof(viv_kv) >= VIV_V1_viv_kv);
 VIV_LAYOUT(sizeof(viv_attention) >= VIV_V1_viv_attention);
 VIV_LAYOUT(sizeof(viv_causal_conv) >= VIV_V1_viv_causal_conv);
 VIV_LAYOUT(sizeof(viv_scan) >= VIV_V1_viv_scan);
-VIV_LAYOUT(sizeof(viv_conv2d) >= VIV_V1_viv_conv2d);
+VIV_LAYOUT(sizeof(viv_conv_desc) >= VIV_V1_viv_conv_desc);
+VIV_LAYOUT(sizeof(viv_conv) >= VIV_V1_viv_conv);
+VIV_LAYOUT(sizeof(viv_pool) >= VIV_V1_viv_pool);
+VIV_LAYOUT(sizeof(viv_resize) >= VIV_V1_viv_resize);
+VIV_LAYOUT(sizeof(viv_resize_u8) >= VIV_V1_viv_resize_u8);
+VIV_LAYOUT(sizeof(viv_grid_sample) >= VIV_V1_viv_grid_sample);
+VIV_LAYOUT(sizeof(viv_deform) >= VIV_V1_viv_deform);
+VIV_LAYOUT(sizeof(viv_roi_align) >= VIV_V1_viv_roi_align);
+VIV_LAYOUT(sizeof(viv_rnn) >= VIV_V1_viv_rnn);
+VIV_LAYOUT(sizeof(viv_stft) >= VIV_V1_viv_stft);
 VIV_LAYOUT(sizeof(viv_compute) >= VIV_V1_viv_compute);
 VIV_LAYOUT(sizeof(viv_explain_api) >= VIV_V1_viv_explain_api);
 VIV_LAYOUT(sizeof(viv_token_info) >= VIV_V1_viv_token_info);

@@ -97,7 +97,27 @@ enum viv_dtype {
   VIV_I16 = 7,
   VIV_I8 = 8,
   VIV_U8 = 9,
-  VIV_BOOL = 10 /* one byte, 0 or 1 */
+  VIV_BOOL = 10, /* one byte, 0 or 1 */
+
+  /* Block formats, for weights only: the last axis is cut into blocks (its length is a multiple of
+   * the block) that carry their own scales. shape counts elements, bytes what the blocks take.
+   * VIV_INT8_ROW: a row is one f32 scale and its int8 values. VIV_INT8_G128, VIV_INT4_G128: blocks
+   * of 128: f16 scale, 128 int8; f16 scale, f16 minimum, 64 bytes of two nibbles, element i low and
+   * i + 64 high: x = scale q + minimum. The others are GGUF's, 32 + its type number: int8 in groups
+   * of 32 is VIV_Q8_0, int4 in groups of 32 is VIV_Q4_0 or VIV_Q4_1. */
+  VIV_INT8_ROW = 16,
+  VIV_INT8_G128 = 17,
+  VIV_INT4_G128 = 18,
+  VIV_Q4_0 = 34,
+  VIV_Q4_1 = 35,
+  VIV_Q5_0 = 38,
+  VIV_Q5_1 = 39,
+  VIV_Q8_0 = 40,
+  VIV_Q2_K = 42,
+  VIV_Q3_K = 43,
+  VIV_Q4_K = 44,
+  VIV_Q5_K = 45,
+  VIV_Q6_K = 46
 };
 
 enum viv_tensor_flags {
@@ -115,7 +135,7 @@ typedef struct viv_tensor {
   void *owner;    /* private to release */
   void (*release)(struct viv_tensor *tensor);
   void *data;
-  uint64_t bytes; /* length of data, equal to the product of shape times the element size */
+  uint64_t bytes; /* length of data: the product of shape times the element size, or the blocks */
   int32_t dtype;  /* enum viv_dtype */
   int32_t ndim;   /* 0 (a scalar) to VIV_MAX_DIMS */
   int64_t shape[VIV_MAX_DIMS];

@@ -22,8 +22,8 @@ enum viv_weight_policy {
   VIV_WEIGHTS_F32 = 1,
   VIV_WEIGHTS_BF16 = 2,
   VIV_WEIGHTS_F16 = 3,
-  VIV_WEIGHTS_INT8 = 4, /* in groups, see compute.h */
-  VIV_WEIGHTS_INT4 = 5
+  VIV_WEIGHTS_INT8 = 4, /* VIV_Q8_0; rows that are no multiple of 32: VIV_INT8_ROW */
+  VIV_WEIGHTS_INT4 = 5  /* VIV_Q4_1; rows that are no multiple of 32: as INT8 */
 };
 
 /* What open and plan are given. Everything lives as long as the model. */

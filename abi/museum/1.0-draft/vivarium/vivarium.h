@@ -70,12 +70,14 @@ VIV_API int32_t viv_plan(viv_runtime *runtime, const char *path, const char *par
                          viv_error *error);
 
 /* Loads a model directory. params: a JSON object or NULL: "plugin" (id), "weights" ("as-stored",
- * "f32", "bf16", ...), "max_sequences", "context". Blocks; VIV_NOT_NOW when the budget does not
- * allow it, with needed and available bytes in the text. progress of loading: viv_load_progress from
- * another thread is not needed; loading maps files. */
+ * "f32", "bf16", "f16", "int8", "int4"), "max_jobs" (that run side by side, 1 to 64; 16), "context" (at
+ * most so many tokens per sequence, not more than the model allows). Blocks, but shortly: files are
+ * mapped, not read. VIV_NOT_NOW when the budget does not allow it, with needed and available bytes in
+ * the text. */
 VIV_API int32_t viv_load(viv_runtime *runtime, const char *path, const char *params, viv_model **out,
                          viv_error *error);
-/* Running jobs end first; new ones are refused. */
+/* Running jobs end first; new ones are refused. Waits for them: a job that stands because nobody reads
+ * its events must be read or cancelled, or this waits for ever. */
 VIV_API void viv_unload(viv_model *model);
 VIV_API int32_t viv_describe(viv_model *model, viv_text *json, viv_error *error);
 VIV_API int32_t viv_models(viv_runtime *runtime, viv_text *json, viv_error *error); /* loaded ones */
