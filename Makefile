@@ -9,18 +9,19 @@ V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 say     = $(if $(filter 1,$(V)),,@printf '%-4s %s\n' '$(1)' '$(2)')
 
-PKGS    := libuv libcjson libmd
+PKGS    := libuv libcjson libmd libjpeg libpng libwebp libwebpdemux libutf8proc libpcre2-8
 WARN    := -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual -Wstrict-prototypes \
            -Wmissing-prototypes -Wvla -Werror
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(OPT) -g -fPIC -fvisibility=hidden -fno-math-errno \
              -ffp-contract=off $(WARN) $(SAN) -MMD -MP -DVIV_VERSION='"$(VERSION)"' \
              -DVIV_PREFIX='"$(PREFIX)"'
-HOST_INC = -Iabi -Ihost $(shell pkg-config --cflags $(PKGS))
+# cairo is opened at run time (host/media/canvas.c): only its header is needed here.
+HOST_INC = -Iabi -Ihost $(shell pkg-config --cflags $(PKGS) cairo)
 LIBS     = $(shell pkg-config --libs $(PKGS)) -ldl -lpthread -lm
 
 # ---- sources: a file in one of these folders is built, no list to keep ----
-LIB_SRC   := $(wildcard host/base/*.c host/checkpoint/*.c host/compute/*.c host/text/*.c \
-             host/core/*.c host/tasks/*.c)
+LIB_SRC   := $(wildcard host/base/*.c host/checkpoint/*.c host/compute/*.c host/text/*.c host/template/*.c \
+             host/core/*.c host/tasks/*.c host/media/*.c)
 CLI_SRC   := $(wildcard host/cli/*.c)
 VALID_SRC := $(wildcard host/validate/*.c)
 NN_SRC    := $(wildcard plugins/nn/*.c)
@@ -45,6 +46,11 @@ FLAGS_kernels_avx2   := -O3 -mavx2 -mfma -mf16c -ffp-contract=fast
 FLAGS_kernels_avx512 := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512cd -mfma -mf16c \
                         -ffp-contract=fast
 FLAGS_kernels_portable := -O3
+FLAGS_kernels_portable_ops := -O3
+FLAGS_kernels_quant_portable := -O3
+FLAGS_kernels_quant_avx2 := $(FLAGS_kernels_avx2)
+FLAGS_kernels_quant_avx512 := $(FLAGS_kernels_avx512)
+FLAGS_kernels_quant_avx512vnni := $(FLAGS_kernels_avx512) -mavx512vnni
 
 $(BUILD)/libvivarium.a: $(LIB_OBJ)
 	@rm -f $@
@@ -56,7 +62,7 @@ $(BUILD)/libvivarium.so: $(LIB_OBJ)
 	$(Q)ln -sf libvivarium.so $(BUILD)/libvivarium.so.0
 $(BUILD)/viv: $(call obj,$(CLI_SRC)) $(BUILD)/libvivarium.a
 	$(call say,LD,$@)
-	$(Q)$(CC) $(SAN) -rdynamic -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(SAN) -rdynamic -o $@ $^ $(LIBS) $(shell pkg-config --libs libedit)
 $(BUILD)/viv-validate: $(call obj,$(VALID_SRC)) $(BUILD)/libvivarium.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SAN) -o $@ $^ $(LIBS)

@@ -2,7 +2,7 @@
 FUZZ_SECONDS ?= 60
 GOLDENS      := tests/goldens $(wildcard ../shared/goldens)
 
-.PHONY: help demo check asan tsan fuzz bench format compdb clean
+.PHONY: precision help demo check asan tsan fuzz bench format compdb clean
 
 ## help       this list
 help:
@@ -33,7 +33,7 @@ tsan:
 # Fuzzers are built by clang, the library's sources with them.
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined \
               -fno-sanitize-recover=undefined -DVIV_VERSION='"$(VERSION)"'
-FUZZ_LIB   := host/base host/checkpoint host/text
+FUZZ_LIB   := host/base host/checkpoint host/text host/media host/template
 FUZZERS    := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(wildcard $(addsuffix /*.c,$(FUZZ_LIB)))
 	@mkdir -p $(@D)
@@ -50,6 +50,10 @@ bench: all badplugins $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tes
 	@$(BUILD)/viv bench tests/models/stories260K
 	@$(BUILD)/viv bench zoo/models/sambay-reasoner
 
+## precision  the tables of docs/precision.md: what fewer bits cost
+precision: all
+	@sh tests/precision.sh $(BUILD)
+
 ## format     clang-format every C file
 format:
 	clang-format-14 -i $(shell git ls-files 'host/*.[ch]' 'plugins/*.[ch]' 'tests/*.[ch]' | grep -v unicode_tables)
@@ -61,3 +65,12 @@ compdb:
 ## clean      remove what was built
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+
+# The runner of single-operation goldens also knows the plugins' helpers.
+OPS_OBJ := $(call obj,$(wildcard tests/golden_ops/*.c))
+$(OPS_OBJ): HOST_INC += -Iplugins
+$(BUILD)/tests/golden_ops: $(OPS_OBJ) $(BUILD)/libvivnn.a $(BUILD)/libvivarium.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(SAN) -o $@ $^ $(LIBS)
+unit: $(BUILD)/tests/golden_ops

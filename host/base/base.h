@@ -121,7 +121,13 @@ uint64_t viv__now_ns(void); /* monotonic */
 bool viv__spin(const _Atomic uint32_t *bell, uint32_t seen);
 
 /* ---- dtypes ---- */
-size_t viv__dtype_size(int32_t dtype);      /* 0: no such dtype */
-const char *viv__dtype_name(int32_t dtype); /* "F32", ... as safetensors spells them */
+size_t viv__dtype_size(int32_t dtype);      /* of an element; 0: a block format, or no dtype */
+const char *viv__dtype_name(int32_t dtype); /* "F32", ... as safetensors spells them; "Q4_0" */
+/* The dtype of that name, block formats included; 0: none. */
+int32_t viv__dtype_named(viv_str name);
+bool viv__is_block(int32_t dtype); /* one of the block formats */
+/* Bytes of a row of cols elements. 0: no such dtype, cols is not a positive multiple of the block,
+ * or the product overflows 63 bits. */
+uint64_t viv__row_bytes(int32_t dtype, int64_t cols);
 
 #endif

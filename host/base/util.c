@@ -356,10 +356,65 @@ static const struct {
 } dtypes[] = {{NULL, 0},  {"F32", 4}, {"F64", 8}, {"F16", 2}, {"BF16", 2}, {"I64", 8},
               {"I32", 4}, {"I16", 2}, {"I8", 1},  {"U8", 1},  {"BOOL", 1}};
 
+/* elements 0: the whole row is one block, of bytes beside its values. */
+static const struct block {
+  int32_t dtype;
+  const char *name;
+  uint32_t elements, bytes;
+} blocks[] = {{VIV_INT8_ROW, "INT8_ROW", 0, 4},
+              {VIV_INT8_G128, "INT8_G128", 128, 130},
+              {VIV_INT4_G128, "INT4_G128", 128, 68},
+              {VIV_Q4_0, "Q4_0", 32, 18},
+              {VIV_Q4_1, "Q4_1", 32, 20},
+              {VIV_Q5_0, "Q5_0", 32, 22},
+              {VIV_Q5_1, "Q5_1", 32, 24},
+              {VIV_Q8_0, "Q8_0", 32, 34},
+              {VIV_Q2_K, "Q2_K", 256, 84},
+              {VIV_Q3_K, "Q3_K", 256, 110},
+              {VIV_Q4_K, "Q4_K", 256, 144},
+              {VIV_Q5_K, "Q5_K", 256, 176},
+              {VIV_Q6_K, "Q6_K", 256, 210}};
+enum { N_BLOCKS = sizeof blocks / sizeof *blocks };
+
+static const struct block *block_of(int32_t dtype) {
+  for (size_t i = 0; i < N_BLOCKS; i++)
+    if (blocks[i].dtype == dtype) return &blocks[i];
+  return NULL;
+}
+
 size_t viv__dtype_size(int32_t dtype) {
   return dtype >= VIV_F32 && dtype <= VIV_BOOL ? dtypes[dtype].size : 0;
 }
 
 const char *viv__dtype_name(int32_t dtype) {
+  const struct block *b = block_of(dtype);
+  if (b) return b->name;
   return dtype >= VIV_F32 && dtype <= VIV_BOOL ? dtypes[dtype].name : "?";
+}
+
+int32_t viv__dtype_named(viv_str name) {
+  for (int32_t d = VIV_F32; d <= VIV_BOOL; d++)
+    if (viv__str_eq(name, dtypes[d].name)) return d;
+  for (size_t i = 0; i < N_BLOCKS; i++)
+    if (viv__str_eq(name, blocks[i].name)) return blocks[i].dtype;
+  return 0;
+}
+
+bool viv__is_block(int32_t dtype) {
+  return block_of(dtype) != NULL;
+}
+
+uint64_t viv__row_bytes(int32_t dtype, int64_t cols) {
+  const struct block *b = block_of(dtype);
+  uint64_t n = (uint64_t)cols, bytes = 0;
+  if (cols <= 0) return 0;
+  if (b && !b->elements) {
+    bytes = n + b->bytes; /* both below 2^63 */
+  } else if (b) {
+    if (n % b->elements || __builtin_mul_overflow(n / b->elements, (uint64_t)b->bytes, &bytes))
+      return 0;
+  } else if (__builtin_mul_overflow(n, (uint64_t)viv__dtype_size(dtype), &bytes)) {
+    return 0;
+  }
+  return bytes > INT64_MAX ? 0 : bytes;
 }

@@ -2,9 +2,11 @@
  * pool and hands the pieces to the kernels that fit the processor. No piece's result depends on how
  * the work was split. */
 #include "compute/internal.h"
+#include "compute/quant_kernels.h"
 
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
 void viv__parallel(const viv_compute *c, int64_t n, int64_t grain, viv__body body, void *ctx) {
   viv__pool_run(viv__compute_of(c)->pool, n, grain, body, ctx);
@@ -24,32 +26,76 @@ static bool has_all(const char *const *features, int n) {
   return true;
 }
 
-/* NULL: this processor can't run that set. */
-static const viv__kernels *kernels_for(int32_t isa) {
+static const char *const isa_names[] = {
+    [VIV__ISA_PORTABLE] = "portable",
+    [VIV__ISA_AVX2] = "avx2",
+    [VIV__ISA_AVX512] = "avx512",
+    [VIV__ISA_AVX512VNNI] = "avx512vnni",
+};
+
+/* The set that VIV_CPU asks for; -1: it names none. */
+static int32_t isa_asked_for(void) {
+  const char *text = getenv("VIV_CPU");
+  if (!text || !*text) return VIV__ISA_AUTO;
+  for (int32_t isa = VIV__ISA_PORTABLE; isa <= VIV__ISA_LAST; isa++)
+    if (!strcmp(text, isa_names[isa])) return isa;
+  return -1;
+}
+
+/* Fills in the kernels of that set; false: this processor can't run it. */
+static bool choose_kernels(int32_t isa, viv__compute *c) {
+  bool any = isa == VIV__ISA_AUTO;
+  c->isa = isa_names[VIV__ISA_PORTABLE];
+  c->kernels = &viv__kernels_portable;
+  c->quant = &viv__quant_portable;
 #if defined(__x86_64__)
-  static const char *const need[] = {"avx2",     "fma",      "f16c",     "avx512f",
-                                     "avx512bw", "avx512dq", "avx512vl", "avx512cd"};
-  bool avx2 = has_all(need, 3), avx512 = has_all(need, 8);
-  if ((isa == VIV__ISA_AUTO || isa == VIV__ISA_AVX512) && avx512) return &viv__kernels_avx512;
-  if ((isa == VIV__ISA_AUTO || isa == VIV__ISA_AVX2) && avx2) return &viv__kernels_avx2;
+  static const char *const need[] = {"avx2",     "fma",      "f16c",     "avx512f",   "avx512bw",
+                                     "avx512dq", "avx512vl", "avx512cd", "avx512vnni"};
+  bool vnni = has_all(need, 9), avx512 = has_all(need, 8), avx2 = has_all(need, 3);
+  if ((any || isa == VIV__ISA_AVX512VNNI) && vnni) {
+    c->isa = isa_names[VIV__ISA_AVX512VNNI];
+    c->kernels = &viv__kernels_avx512;
+    c->quant = &viv__quant_avx512vnni;
+    return true;
+  }
+  if ((any || isa == VIV__ISA_AVX512) && avx512) {
+    c->isa = isa_names[VIV__ISA_AVX512];
+    c->kernels = &viv__kernels_avx512;
+    c->quant = &viv__quant_avx512;
+    return true;
+  }
+  if ((any || isa == VIV__ISA_AVX2) && avx2) {
+    c->isa = isa_names[VIV__ISA_AVX2];
+    c->kernels = &viv__kernels_avx2;
+    c->quant = &viv__quant_avx2;
+    return true;
+  }
 #endif
-  if (isa == VIV__ISA_AUTO || isa == VIV__ISA_PORTABLE) return &viv__kernels_portable;
-  return NULL;
+  return any || isa == VIV__ISA_PORTABLE;
 }
 
 int32_t viv__compute_new(int32_t threads, int32_t isa, const viv_compute **out, viv_error *error) {
-  const viv__kernels *kernels = kernels_for(isa);
-  if (!kernels)
+  if (isa == VIV__ISA_AUTO) isa = isa_asked_for();
+  if (isa < 0)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "VIV_CPU",
+                    "\"%s\" is no set of kernels; there are portable, avx2, avx512 and avx512vnni",
+                    getenv("VIV_CPU"));
+  viv__compute set;
+  if (!choose_kernels(isa, &set))
     return VIV_FAIL(error, VIV_NEVER, "instruction set",
-                    "this processor can't run the kernels for %s; it offers %s",
-                    isa == VIV__ISA_AVX512 ? "avx512" : "avx2", viv__cpu_features());
+                    "this processor can't run the kernels for %s; it offers %s", isa_names[isa],
+                    viv__cpu_features());
   viv__compute *c = viv__calloc(1, sizeof *c);
   viv__pool *pool = c ? viv__pool_new(threads > 0 ? threads : thread_count()) : NULL;
-  if (!pool) {
+  if (pool) c->scratch = viv__scratch_new(viv__scratch_bytes(viv__pool_threads(pool)));
+  if (!pool || !c->scratch) {
+    viv__pool_free(pool);
     viv__free(c);
     return VIV_FAIL(error, VIV_NOT_NOW, "memory", "no memory for the compute pool");
   }
-  c->kernels = kernels;
+  c->isa = set.isa;
+  c->kernels = set.kernels;
+  c->quant = set.quant;
   c->pool = pool;
   c->blas = viv__blas_load();
   c->table = (viv_compute){
@@ -66,6 +112,12 @@ int32_t viv__compute_new(int32_t threads, int32_t isa, const viv_compute **out, 
   viv__table_attention(&c->table);
   viv__table_state(&c->table);
   viv__table_conv(&c->table);
+  viv__table_maps(&c->table);
+  viv__table_resize_u8(&c->table);
+  viv__table_layout(&c->table);
+  viv__table_select(&c->table);
+  viv__table_sequence(&c->table);
+  viv__table_signal(&c->table);
   *out = &c->table;
   return VIV_OK;
 }
@@ -74,11 +126,12 @@ void viv__compute_free(const viv_compute *c) {
   if (!c) return;
   viv__compute *self = c->self;
   viv__pool_free(self->pool);
+  viv__scratch_free(self->scratch);
   viv__free(self);
 }
 
 const char *viv__compute_isa(const viv_compute *c) {
-  return viv__compute_of(c)->kernels->name;
+  return viv__compute_of(c)->isa;
 }
 
 const char *viv__compute_blas(const viv_compute *c) {

@@ -1,269 +1,227 @@
-/* gemm and conv2d: the operations that are not STRICT and therefore may use OpenBLAS. */
-#include "compute/internal.h"
+/* Convolution over one to three axes: which way is taken, and what all ways share. */
+#include "compute/conv.h"
 
-#include <stdatomic.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* ---- gemm ---- */
+enum { LINE = 64 }; /* bytes of a cache line */
 
-/* What is done where OpenBLAS is absent: blocks of B are turned so that each column lies in a row,
- * then the kernel of linear makes the products. */
-static void own_sgemm(const viv__kernels *kernels, bool trans_a, bool trans_b, int64_t m, int64_t n,
-                      int64_t k, float alpha, const float *a, int64_t lda, const float *b,
-                      int64_t ldb, float beta, float *c, int64_t ldc) {
-  enum { ROWS = 32, COLS = 64, DEPTH = 256 };
-  float a_block[ROWS * DEPTH], b_block[COLS * DEPTH], product[ROWS * COLS];
-  for (int64_t i = 0; i < m; i++)
-    for (int64_t j = 0; j < n; j++) c[i * ldc + j] = beta == 0.0f ? 0.0f : beta * c[i * ldc + j];
-  for (int64_t p = 0; p < k; p += DEPTH) {
-    int64_t depth = viv__min(DEPTH, k - p);
-    for (int64_t j = 0; j < n; j += COLS) {
-      int64_t cols = viv__min(COLS, n - j);
-      if (!trans_b)
-        for (int64_t s = 0; s < depth; s++)
-          for (int64_t t = 0; t < cols; t++) b_block[t * DEPTH + s] = b[(p + s) * ldb + j + t];
-      for (int64_t i = 0; i < m; i += ROWS) {
-        int64_t rows = viv__min(ROWS, m - i);
-        if (trans_a)
-          for (int64_t s = 0; s < depth; s++)
-            for (int64_t r = 0; r < rows; r++) a_block[r * DEPTH + s] = a[(p + s) * lda + i + r];
-        kernels->linear(trans_b ? b + j * ldb + p : b_block, VIV_F32, trans_b ? ldb : DEPTH, cols,
-                        depth, NULL, trans_a ? a_block : a + i * lda + p, trans_a ? DEPTH : lda,
-                        rows, product, COLS);
-        for (int64_t r = 0; r < rows; r++)
-          kernels->axpy(alpha, product + r * COLS, c + (i + r) * ldc + j, cols);
-      }
+/* n counts the caller's axes, i the plan's. */
+static int64_t out_size(const viv_conv *a, const viv_conv_weight *w, int n, int i) {
+  int64_t size = a->size[n], pads = (int64_t)a->pad_begin[n] + a->pad_end[n];
+  int64_t span = w->dilation[i] * (w->kernel[i] - 1) + 1;
+  if (w->transposed) {
+    int64_t out = (size - 1) * w->stride[i] - pads + span + a->output_pad[n];
+    return size < 1 ? 0 : viv__max(0, out);
+  }
+  return size + pads < span ? 0 : (size + pads - span) / w->stride[i] + 1;
+}
+
+void viv__conv_plan_make(const viv_compute *c, const viv_conv *a, viv__conv_plan *p) {
+  const viv_conv_weight *w = a->weight;
+  *p = (viv__conv_plan){.c = c,
+                        .kernels = viv__compute_of(c)->kernels,
+                        .a = a,
+                        .w = w,
+                        .in_space = 1,
+                        .out_space = 1,
+                        .batch = a->batch,
+                        .low = -INFINITY,
+                        .high = INFINITY,
+                        .act = a->act};
+  for (int i = 0; i < 3; i++) {
+    int n = i - (3 - w->dims);
+    p->size[i] = n < 0 ? 1 : a->size[n];
+    p->out[i] = n < 0 ? 1 : out_size(a, w, n, i);
+    p->pad[i] = n < 0 ? 0 : a->pad_begin[n];
+    p->in_space *= p->size[i];
+    p->out_space *= p->out[i];
+  }
+  p->x_last = a->x_layout == VIV_CHANNELS_LAST || w->in == 1 || p->in_space == 1;
+  p->out_last = a->out_layout == VIV_CHANNELS_LAST || w->out == 1 || p->out_space == 1;
+  if (p->act == VIV_RELU || p->act == VIV_RELU6) {
+    p->low = 0.0f;
+    if (p->act == VIV_RELU6) p->high = 6.0f;
+    p->act = 0;
+  }
+}
+
+void *viv__conv_take(viv__conv_plan *p, uint64_t *floats, int64_t bytes) {
+  uint64_t rounded = ((uint64_t)bytes + LINE - 1) / LINE * LINE;
+  *floats += rounded / sizeof(float);
+  if (!p->scratch) return NULL;
+  void *at = p->scratch;
+  p->scratch += rounded / sizeof(float);
+  return at;
+}
+
+/* Where index i of an axis of n elements lies for the padding; -1: a zero. Patterns go on
+ * periodically where a pad is larger than the input. */
+static int64_t padded_index(int32_t pad, int64_t i, int64_t n) {
+  if (i >= 0 && i < n) return i;
+  if (n < 1) return -1;
+  switch (pad) {
+  case VIV_PAD_REFLECT: {
+    if (n == 1) return 0;
+    int64_t period = 2 * (n - 1), at = (i % period + period) % period;
+    return at < n ? at : period - at;
+  }
+  case VIV_PAD_REPLICATE:
+    return i < 0 ? 0 : n - 1;
+  case VIV_PAD_CIRCULAR:
+    return (i % n + n) % n;
+  default:
+    return -1;
+  }
+}
+
+int64_t viv__conv_index(const viv__conv_plan *p, int axis, int64_t i) {
+  return padded_index(p->a->pad, i, p->size[axis]);
+}
+
+void viv__conv_axis_fill(const viv__conv_plan *p, int axis, int64_t phase, viv__conv_axis *s) {
+  const viv_conv_weight *w = p->w;
+  int64_t stride = w->stride[axis], dilation = w->dilation[axis], size = p->size[axis];
+  int64_t pad = p->pad[axis];
+  s->taps = 0;
+  if (!w->transposed) {
+    s->begin = 0;
+    s->step = 1;
+    s->count = p->out[axis];
+    for (int64_t t = 0; t < w->kernel[axis]; t++) {
+      for (int64_t j = 0; j < s->count; j++)
+        s->index[s->taps * s->count + j] =
+            padded_index(p->a->pad, j * stride - pad + t * dilation, size);
+      s->tap[s->taps++] = t;
     }
-  }
-}
-
-/* On the calling thread. OpenBLAS counts in int, so what does not fit goes the other way. */
-static void sgemm(const viv__compute *c, bool trans_a, bool trans_b, int64_t m, int64_t n,
-                  int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                  float beta, float *out, int64_t ldc) {
-  int64_t largest = viv__max(viv__max(m, n), viv__max(k, lda));
-  largest = viv__max(largest, viv__max(ldb, ldc));
-  if (c->blas && largest <= INT32_MAX)
-    viv__blas_sgemm(trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, out, ldc);
-  else
-    own_sgemm(c->kernels, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, out, ldc);
-}
-
-struct gemm {
-  const viv__compute *c;
-  bool trans_a, trans_b, by_columns;
-  int64_t m, n, k, lda, ldb, ldc, piece;
-  float alpha, beta;
-  const float *a, *b;
-  float *out;
-};
-
-static void gemm_pieces(void *ctx, int64_t begin, int64_t end) {
-  const struct gemm *s = ctx;
-  int64_t first = begin * s->piece;
-  int64_t count = viv__min(end * s->piece, s->by_columns ? s->n : s->m) - first;
-  if (s->by_columns)
-    sgemm(s->c, s->trans_a, s->trans_b, s->m, count, s->k, s->alpha, s->a, s->lda,
-          s->b + (s->trans_b ? first * s->ldb : first), s->ldb, s->beta, s->out + first, s->ldc);
-  else
-    sgemm(s->c, s->trans_a, s->trans_b, count, s->n, s->k, s->alpha,
-          s->a + (s->trans_a ? first : first * s->lda), s->lda, s->b, s->ldb, s->beta,
-          s->out + first * s->ldc, s->ldc);
-}
-
-static void gemm(const viv_compute *c, int32_t trans_a, int32_t trans_b, int64_t m, int64_t n,
-                 int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
-                 float beta, float *out, int64_t ldc) {
-  if (m < 1 || n < 1) return;
-  struct gemm s = {viv__compute_of(c),
-                   trans_a != 0,
-                   trans_b != 0,
-                   n >= m,
-                   m,
-                   n,
-                   k,
-                   lda,
-                   ldb,
-                   ldc,
-                   0,
-                   alpha,
-                   beta,
-                   a,
-                   b,
-                   out};
-  int64_t length = s.by_columns ? n : m;
-  /* One piece for each thread: each packs the other operand for itself. */
-  int64_t pieces = viv__min(c->threads, 1 + m * n * viv__max(1, k) / (1 << 17));
-  s.piece = ((length + pieces - 1) / pieces + 15) / 16 * 16;
-  viv__pool_run(s.c->pool, (length + s.piece - 1) / s.piece, 1, gemm_pieces, &s);
-}
-
-/* ---- conv2d ---- */
-
-/* A convolution is a product of the weights [out, in * kh * kw] of a group with the columns under
- * the kernel [in * kh * kw, pixels]. Columns are made for a tile of pixels that stays in the cache;
- * a task is one tile of one group of one image. */
-struct conv {
-  const viv__compute *c;
-  const viv_conv2d *a;
-  int64_t out_h, out_w, in_group, out_group, depth;
-  int64_t tile, tiles; /* pixels of a tile, tiles of an image */
-  int64_t tasks;
-  bool direct; /* the image itself is the columns */
-  bool depthwise;
-  _Atomic int64_t next;
-};
-
-static int64_t out_size(int64_t size, int64_t pads, int64_t kernel, int64_t dilation,
-                        int64_t stride) {
-  int64_t span = size + pads - (dilation * (kernel - 1) + 1);
-  return span < 0 ? 0 : span / stride + 1;
-}
-
-static void conv_plan(const viv_compute *c, const viv_conv2d *a, struct conv *s) {
-  s->c = viv__compute_of(c);
-  s->a = a;
-  s->out_h = out_size(a->height, (int64_t)a->pad_top + a->pad_bottom, a->kernel_h, a->dilation_h,
-                      a->stride_h);
-  s->out_w = out_size(a->width, (int64_t)a->pad_left + a->pad_right, a->kernel_w, a->dilation_w,
-                      a->stride_w);
-  s->in_group = a->in_channels / a->groups;
-  s->out_group = a->out_channels / a->groups;
-  s->depth = s->in_group * a->kernel_h * a->kernel_w;
-  int64_t pixels = s->out_h * s->out_w;
-  s->depthwise = s->in_group == 1 && s->out_group == 1;
-  s->direct = a->kernel_h == 1 && a->kernel_w == 1 && a->stride_h == 1 && a->stride_w == 1 &&
-              !a->pad_top && !a->pad_left && !a->pad_bottom && !a->pad_right;
-  /* 512 KB of columns, and enough tiles for every thread; below 64 pixels the product would spend
-   * its time on packing the weights. */
-  int64_t fit = (512 * 1024 / 4) / viv__max(1, s->depth);
-  int64_t share = (pixels + c->threads - 1) / c->threads;
-  s->tile = viv__max(64, viv__min(fit, share)) / 16 * 16;
-  s->tile = viv__min(s->tile, viv__max(1, pixels));
-  s->tiles = (pixels + s->tile - 1) / s->tile;
-  s->tasks = (int64_t)a->batch * a->groups * s->tiles;
-}
-
-static uint64_t conv2d_scratch(const viv_compute *c, const viv_conv2d *args) {
-  struct conv s = {0};
-  conv_plan(c, args, &s);
-  if (s.direct || s.depthwise) return 0;
-  return (uint64_t)viv__min(c->threads, s.tasks) * (uint64_t)(s.depth * s.tile);
-}
-
-/* The columns of pixels [begin, end) of one group: [depth, end - begin]. */
-static void make_columns(const struct conv *s, const float *x, int64_t begin, int64_t end,
-                         float *columns) {
-  const viv_conv2d *a = s->a;
-  for (int64_t ch = 0; ch < s->in_group; ch++, x += (int64_t)a->height * a->width)
-    for (int64_t kh = 0; kh < a->kernel_h; kh++)
-      for (int64_t kw = 0; kw < a->kernel_w; kw++) {
-        int64_t pixel = begin;
-        while (pixel < end) {
-          int64_t oh = pixel / s->out_w, ow = pixel % s->out_w;
-          int64_t stop = viv__min(s->out_w, ow + (end - pixel));
-          int64_t ih = oh * a->stride_h - a->pad_top + kh * a->dilation_h;
-          int64_t shift = kw * a->dilation_w - a->pad_left; /* iw = ow * stride + shift */
-          pixel += stop - ow;
-          if (ih < 0 || ih >= a->height) {
-            memset(columns, 0, (size_t)(stop - ow) * sizeof *columns);
-            columns += stop - ow;
-            continue;
-          }
-          const float *row = x + ih * a->width;
-          for (; ow < stop && ow * a->stride_w + shift < 0; ow++) *columns++ = 0.0f;
-          int64_t inside = (a->width - 1 - shift) / a->stride_w + 1; /* first ow beyond the row */
-          if (a->width - 1 - shift < 0) inside = 0;
-          inside = viv__min(stop, inside);
-          if (a->stride_w == 1 && ow < inside) {
-            memcpy(columns, row + ow + shift, (size_t)(inside - ow) * sizeof *columns);
-            columns += inside - ow;
-            ow = inside;
-          }
-          for (; ow < inside; ow++) *columns++ = row[ow * a->stride_w + shift];
-          for (; ow < stop; ow++) *columns++ = 0.0f;
-        }
-      }
-}
-
-static void conv_task(struct conv *s, int64_t task, float *columns) {
-  const viv_conv2d *a = s->a;
-  int64_t pixels = s->out_h * s->out_w, plane = (int64_t)a->height * a->width;
-  int64_t begin = task % s->tiles * s->tile, image_group = task / s->tiles;
-  int64_t n = viv__min(s->tile, pixels - begin), group = image_group % a->groups;
-  const float *x = a->x + image_group * s->in_group * plane;
-  const float *w = a->weight + group * s->out_group * s->depth;
-  float *out = a->out + image_group * s->out_group * pixels + begin;
-  for (int64_t o = 0; o < s->out_group; o++) {
-    float bias = a->bias ? a->bias[group * s->out_group + o] : 0.0f;
-    for (int64_t i = 0; i < n; i++) out[o * pixels + i] = bias;
-  }
-  if (!s->direct) make_columns(s, x, begin, begin + n, columns);
-  sgemm(s->c, false, false, s->out_group, n, s->depth, 1.0f, w, s->depth,
-        s->direct ? x + begin : columns, s->direct ? pixels : n, 1.0f, out, pixels);
-}
-
-/* One plane of a depthwise convolution: a shifted multiply-add for each tap. */
-static void depthwise_plane(const struct conv *s, int64_t image_channel) {
-  const viv_conv2d *a = s->a;
-  int64_t ch = image_channel % a->in_channels;
-  const float *x = a->x + image_channel * a->height * a->width;
-  const float *w = a->weight + ch * s->depth;
-  float *out = a->out + image_channel * s->out_h * s->out_w;
-  for (int64_t oh = 0; oh < s->out_h; oh++, out += s->out_w) {
-    for (int64_t ow = 0; ow < s->out_w; ow++) out[ow] = a->bias ? a->bias[ch] : 0.0f;
-    for (int64_t kh = 0; kh < a->kernel_h; kh++) {
-      int64_t ih = oh * a->stride_h - a->pad_top + kh * a->dilation_h;
-      if (ih < 0 || ih >= a->height) continue;
-      for (int64_t kw = 0; kw < a->kernel_w; kw++) {
-        int64_t shift = kw * a->dilation_w - a->pad_left, first = 0;
-        if (shift < 0) first = (-shift + a->stride_w - 1) / a->stride_w;
-        int64_t end = a->width - 1 - shift < 0 ? 0 : (a->width - 1 - shift) / a->stride_w + 1;
-        end = viv__min(end, s->out_w);
-        if (first >= end) continue;
-        const float *row = x + ih * a->width + shift;
-        float tap = w[kh * a->kernel_w + kw];
-        if (a->stride_w == 1)
-          s->c->kernels->axpy(tap, row + first, out + first, end - first);
-        else
-          for (int64_t ow = first; ow < end; ow++) out[ow] += tap * row[ow * a->stride_w];
-      }
-    }
-  }
-}
-
-static void depthwise_range(void *ctx, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; i++) depthwise_plane(ctx, i);
-}
-
-/* One range for each part of the scratch; each takes tasks until none is left. */
-static void conv_worker(void *ctx, int64_t begin, int64_t end) {
-  struct conv *s = ctx;
-  for (int64_t slot = begin; slot < end; slot++) {
-    float *columns = s->direct ? NULL : s->a->scratch + slot * s->depth * s->tile;
-    for (;;) {
-      int64_t task = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
-      if (task >= s->tasks) break;
-      conv_task(s, task, columns);
-    }
-  }
-}
-
-static void conv2d(const viv_compute *c, const viv_conv2d *args) {
-  struct conv s = {0};
-  conv_plan(c, args, &s);
-  if (s.tasks < 1) return;
-  if (s.depthwise) {
-    int64_t work = s.out_h * s.out_w * s.depth;
-    viv__pool_run(s.c->pool, (int64_t)args->batch * args->in_channels,
-                  viv__max(1, (1 << 15) / viv__max(1, work)), depthwise_range, &s);
     return;
   }
-  viv__pool_run(s.c->pool, viv__min(c->threads, s.tasks), 1, conv_worker, &s);
+  /* Output o gets input i through tap t where i stride = o + pad - t dilation. */
+  s->begin = phase;
+  s->step = stride;
+  s->count = p->out[axis] > phase ? (p->out[axis] - phase - 1) / stride + 1 : 0;
+  for (int64_t t = 0; t < w->kernel[axis]; t++) {
+    int64_t shift = phase + pad - t * dilation;
+    if (shift % stride) continue;
+    for (int64_t j = 0; j < s->count; j++) {
+      int64_t i = j + shift / stride;
+      s->index[s->taps * s->count + j] = i >= 0 && i < size ? i : -1;
+    }
+    s->tap[s->taps++] = t;
+  }
+}
+
+void viv__conv_act(const viv__conv_plan *p, float *x, int64_t n) {
+  if (!p->act) return;
+  bool plain = p->act <= VIV_EXP;
+  if (plain || !p->c->unary_with)
+    p->kernels->unary(p->act, x, x, n);
+  else
+    p->c->unary_with(p->c, p->act, p->a->act_param, x, x, n);
+}
+
+/* ---- channels-first data ---- */
+
+struct turn {
+  const viv__conv_plan *p;
+  const float *from;
+  float *to;
+  int64_t pieces; /* of an image */
+};
+
+enum { TURN_PIECE = 256, TURN_CHANNELS = 64 };
+
+static void turn_in_pieces(void *ctx, int64_t begin, int64_t end) {
+  const struct turn *s = ctx;
+  int64_t in = s->p->w->in, space = s->p->in_space;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t image = i / s->pieces * in * space, pixel = i % s->pieces * TURN_PIECE;
+    s->p->kernels->transpose(s->from + image + pixel, space, in,
+                             viv__min(TURN_PIECE, space - pixel), s->to + image + pixel * in, in);
+  }
+}
+
+float *viv__conv_take_turned(viv__conv_plan *p, uint64_t *floats) {
+  if (p->x_last) return NULL;
+  return viv__conv_take(p, floats, p->batch * p->in_space * p->w->in * (int64_t)sizeof(float));
+}
+
+void viv__conv_turn_in(const viv__conv_plan *p, float *to) {
+  if (p->x_last) return;
+  struct turn s = {p, p->a->x, to, (p->in_space + TURN_PIECE - 1) / TURN_PIECE};
+  viv__parallel(p->c, p->batch * s.pieces, viv__grain(TURN_PIECE * p->w->in), turn_in_pieces, &s);
+}
+
+void viv__conv_turn_tile(const viv__conv_plan *p, const float *sums, int64_t stride, int64_t pixels,
+                         int64_t channels, int64_t at) {
+  const viv_conv *a = p->a;
+  float turned[TURN_CHANNELS * TURN_PIECE];
+  bool plain = !a->residual && p->low == -INFINITY && p->high == INFINITY;
+  if (plain) {
+    p->kernels->transpose(sums, stride, pixels, channels, a->out + at, p->out_space);
+  } else {
+    p->kernels->transpose(sums, stride, pixels, channels, turned, TURN_PIECE);
+    for (int64_t o = 0; o < channels; o++) {
+      const float *row = turned + o * TURN_PIECE;
+      const float *residual = a->residual ? a->residual + at + o * p->out_space : NULL;
+      float *out = a->out + at + o * p->out_space;
+      for (int64_t i = 0; i < pixels; i++) {
+        float v = residual ? row[i] + residual[i] : row[i];
+        v = v < p->low ? p->low : v;
+        out[i] = v > p->high ? p->high : v;
+      }
+    }
+  }
+  for (int64_t o = 0; p->act && o < channels; o++)
+    viv__conv_act(p, a->out + at + o * p->out_space, pixels);
+}
+
+static void turn_out_pieces(void *ctx, int64_t begin, int64_t end) {
+  const struct turn *s = ctx;
+  const viv__conv_plan *p = s->p;
+  int64_t out = p->w->out, space = p->out_space;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t image = i / s->pieces * out * space, pixel = i % s->pieces * TURN_PIECE;
+    int64_t n = viv__min(TURN_PIECE, space - pixel);
+    for (int64_t ch = 0; ch < out; ch += TURN_CHANNELS)
+      viv__conv_turn_tile(p, s->from + image + pixel * out + ch, out, n,
+                          viv__min(TURN_CHANNELS, out - ch), image + ch * space + pixel);
+  }
+}
+
+void viv__conv_turn_out(const viv__conv_plan *p, const float *sums) {
+  struct turn s = {p, sums, NULL, (p->out_space + TURN_PIECE - 1) / TURN_PIECE};
+  viv__parallel(p->c, p->batch * s.pieces, viv__grain(TURN_PIECE * p->w->out), turn_out_pieces, &s);
+}
+
+/* ---- the pass ---- */
+
+static uint64_t pass(viv__conv_plan *p, bool run) {
+  if (p->w->winograd) return viv__conv_winograd(p, run);
+  if (p->w->depthwise) return viv__conv_depthwise_pass(p, run);
+  return viv__conv_direct(p, run);
+}
+
+static uint64_t conv_scratch(const viv_compute *c, const viv_conv *args) {
+  viv__conv_plan p;
+  viv__conv_plan_make(c, args, &p);
+  return pass(&p, false) + LINE / sizeof(float); /* to begin at a line */
+}
+
+static void conv(const viv_compute *c, const viv_conv *args) {
+  viv__conv_plan p;
+  viv__conv_plan_make(c, args, &p);
+  if (p.out_space < 1 || p.batch < 1) return;
+  uintptr_t at = (uintptr_t)args->scratch;
+  p.scratch = args->scratch + (LINE - at % LINE) % LINE / sizeof(float);
+  pass(&p, true);
 }
 
 void viv__table_conv(viv_compute *t) {
-  t->gemm = gemm;
-  t->conv2d = conv2d;
-  t->conv2d_scratch = conv2d_scratch;
+  t->conv = conv;
+  t->conv_scratch = conv_scratch;
+  viv__table_conv_prepare(t);
+  viv__table_gemm(t);
+  viv__table_pool(t);
 }

@@ -4,6 +4,7 @@
 
 #include "compute/compute.h"
 #include "compute/kernels.h"
+#include "compute/scratch.h"
 
 /* ---- pool.c ---- */
 
@@ -32,13 +33,33 @@ void viv__blas_sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k
 struct viv_weight {
   const void *data; /* [out, in] of dtype, at any alignment */
   int64_t out, in;
-  int32_t dtype; /* VIV_F32, VIV_F16 or VIV_BF16 */
+  int32_t dtype; /* VIV_F32, VIV_F16, VIV_BF16 or a block format */
 };
+
+/* y = act(W x + bias) + residual, as linear_to of the table. */
+typedef struct viv__linear {
+  const viv_weight *w;
+  const float *bias, *residual, *x;
+  int64_t x_stride;
+  float *y;
+  int64_t y_stride, rows;
+  int32_t act;
+} viv__linear;
+
+void viv__quant_linear(const viv_compute *c, const viv__linear *l); /* quant_linear.c */
+
+/* Bytes of a scratch buffer: room for each thread's panel of weights and some rows of x. */
+static inline int64_t viv__scratch_bytes(int32_t threads) {
+  return ((int64_t)threads + 1) << 21;
+}
 
 typedef struct viv__compute {
   viv_compute table; /* first: the table's address is this struct's */
+  const char *isa; /* the set of kernels */
   const viv__kernels *kernels;
+  const struct viv__quant_kernels *quant; /* weights in block formats: quant_kernels.h */
   viv__pool *pool;
+  viv__scratch *scratch; /* buffers of viv__scratch_bytes */
   bool blas;
 } viv__compute;
 
@@ -63,5 +84,11 @@ void viv__table_rows(viv_compute *t);
 void viv__table_attention(viv_compute *t);
 void viv__table_state(viv_compute *t);
 void viv__table_conv(viv_compute *t);
+void viv__table_maps(viv_compute *t);
+void viv__table_resize_u8(viv_compute *t);
+void viv__table_layout(viv_compute *t);
+void viv__table_select(viv_compute *t);
+void viv__table_sequence(viv_compute *t);
+void viv__table_signal(viv_compute *t);
 
 #endif

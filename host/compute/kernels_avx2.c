@@ -129,5 +129,68 @@ static inline __m128 v_sums4(vf a, vf b, vf c, vf d) {
   return _mm256_castps256_ps128(s) + _mm256_extractf128_ps(s, 1);
 }
 
+/* The square of 8 vectors is turned: pairs, then quads, then halves. */
+static inline __attribute__((always_inline)) void v_transpose(vf r[8]) {
+  vf t[8];
+  for (int i = 0; i < 8; i += 4) {
+    vf a = _mm256_unpacklo_ps(r[i], r[i + 1]), b = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    vf c = _mm256_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+    t[i] = _mm256_shuffle_ps(a, c, 0x44);
+    t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+    t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+    t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+  }
+  for (int i = 0; i < 4; i++) {
+    r[i] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
+  }
+}
+
+static inline vf v_load_i8(const void *p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p)));
+}
+static inline vf v_load_i8_n(const void *p, int64_t n) {
+  int8_t buffer[8] = {0};
+  memcpy(buffer, p, (size_t)n);
+  return v_load_i8(buffer);
+}
+/* The four floats at p in each half. */
+static inline vf v_quad(const float *p) {
+  return _mm256_broadcast_ps((const __m128 *)(const void *)p);
+}
+/* Quads of two rows: v[i] becomes quad i of each. */
+static inline void v_turn_quads(vf *v) {
+  vf a = v[0], b = v[1];
+  v[0] = _mm256_permute2f128_ps(a, b, 0x20);
+  v[1] = _mm256_permute2f128_ps(a, b, 0x31);
+}
+/* Lane 4 q + j: the sum of quad q of vector j. */
+static inline vf v_quad_sums(vf a, vf b, vf c, vf d) {
+  vf s = _mm256_unpacklo_ps(a, b) + _mm256_unpackhi_ps(a, b);
+  vf t = _mm256_unpacklo_ps(c, d) + _mm256_unpackhi_ps(c, d);
+  __m256d u = _mm256_castps_pd(s), v = _mm256_castps_pd(t);
+  return _mm256_castpd_ps(_mm256_unpacklo_pd(u, v)) + _mm256_castpd_ps(_mm256_unpackhi_pd(u, v));
+}
+static inline float v_top(vf v) { /* the largest lane */
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+/* a == b ? x : y */
+static inline vf v_if_equal(vf a, vf b, vf x, vf y) {
+  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_EQ_OQ));
+}
+
+/* x = the result, in [1, 2), times 2^e; for x that is positive and finite. */
+static inline vf v_frexp(vf x, vf *e) {
+  vf tiny = _mm256_cmp_ps(x, _mm256_set1_ps(0x1p-126f), _CMP_LT_OQ);
+  x = _mm256_blendv_ps(x, x * _mm256_set1_ps(0x1p24f), tiny);
+  __m256i u = _mm256_castps_si256(x), field = _mm256_srli_epi32(u, 23);
+  *e = _mm256_cvtepi32_ps(_mm256_sub_epi32(field, _mm256_set1_epi32(127)));
+  *e -= _mm256_and_ps(tiny, _mm256_set1_ps(24.0f));
+  u = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffff));
+  return _mm256_castsi256_ps(_mm256_or_si256(u, _mm256_set1_epi32(0x3f800000)));
+}
+
 #include "compute/kernels_impl.h"
 #endif

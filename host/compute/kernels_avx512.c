@@ -118,5 +118,68 @@ static inline __m128 v_sums4(vf a, vf b, vf c, vf d) {
   return _mm512_castps512_ps128(_mm512_permutexvar_ps(heads, s));
 }
 
+/* The square of 16 vectors is turned: pairs, then quads, then lanes of 128 bits twice. */
+static inline __attribute__((always_inline)) void v_transpose(vf r[16]) {
+  vf t[16];
+  for (int i = 0; i < 16; i += 4) {
+    vf a = _mm512_unpacklo_ps(r[i], r[i + 1]), b = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    vf c = _mm512_unpacklo_ps(r[i + 2], r[i + 3]), d = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
+    t[i] = _mm512_shuffle_ps(a, c, 0x44);
+    t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
+    t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
+    t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
+  }
+  for (int i = 0; i < 4; i++) {
+    vf a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x88);
+    vf b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd);
+    vf c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x88);
+    vf d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xdd);
+    r[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+    r[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+    r[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+    r[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+  }
+}
+
+static inline vf v_load_i8(const void *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p)));
+}
+static inline vf v_load_i8_n(const void *p, int64_t n) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first(n), p)));
+}
+/* The four floats at p in each quarter. */
+static inline vf v_quad(const float *p) {
+  return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
+}
+/* Quads of four rows: v[i] becomes quad i of each. */
+static inline void v_turn_quads(vf *v) {
+  vf a = _mm512_shuffle_f32x4(v[0], v[1], 0x44), b = _mm512_shuffle_f32x4(v[0], v[1], 0xee);
+  vf c = _mm512_shuffle_f32x4(v[2], v[3], 0x44), d = _mm512_shuffle_f32x4(v[2], v[3], 0xee);
+  v[0] = _mm512_shuffle_f32x4(a, c, 0x88);
+  v[1] = _mm512_shuffle_f32x4(a, c, 0xdd);
+  v[2] = _mm512_shuffle_f32x4(b, d, 0x88);
+  v[3] = _mm512_shuffle_f32x4(b, d, 0xdd);
+}
+/* Lane 4 q + j: the sum of quad q of vector j. */
+static inline vf v_quad_sums(vf a, vf b, vf c, vf d) {
+  vf s = _mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b);
+  vf t = _mm512_unpacklo_ps(c, d) + _mm512_unpackhi_ps(c, d);
+  __m512d u = _mm512_castps_pd(s), v = _mm512_castps_pd(t);
+  return _mm512_castpd_ps(_mm512_unpacklo_pd(u, v)) + _mm512_castpd_ps(_mm512_unpackhi_pd(u, v));
+}
+static inline float v_top(vf v) { /* the largest lane */
+  return _mm512_reduce_max_ps(v);
+}
+/* a == b ? x : y */
+static inline vf v_if_equal(vf a, vf b, vf x, vf y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), y, x);
+}
+
+/* x = the result, in [1, 2), times 2^e; for x that is positive and finite. */
+static inline vf v_frexp(vf x, vf *e) {
+  *e = _mm512_getexp_ps(x);
+  return _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero);
+}
+
 #include "compute/kernels_impl.h"
 #endif

@@ -7,11 +7,22 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
+#include "compute/ops.h"
+
 #include "compute/kernels_math.h"
 #include "compute/kernels_linear.h"
 #include "compute/kernels_rows.h"
 #include "compute/kernels_attention.h"
 #include "compute/kernels_state.h"
+#include "compute/kernels_conv.h"
+#define TURN_LANES LANES
+#include "compute/kernels_gates.h"
+#include "compute/kernels_maps.h"
+#include "compute/kernels_u8.h"
+#include "compute/kernels_layout.h"
+#include "compute/kernels_signal.h"
+#define OPS static const viv__ops own_ops
+#include "compute/kernels_ops.h"
 
 const viv__kernels KERNELS = {
     .name = KERNELS_NAME,
@@ -22,12 +33,23 @@ const viv__kernels KERNELS = {
     .rms_norm = rms_norm,
     .softmax = softmax,
     .unary = unary,
+    .unary_with = unary_with,
     .gate = gate_kernel,
     .axpy = axpy,
+    .multiply = multiply,
+    .scale_shift = scale_shift,
     .rope = rope,
     .attention = attention,
+    .attention_merge = attention_merge,
     .causal_conv = causal_conv,
     .scan = scan,
     .store = store,
     .load = load,
+    .ops = &own_ops,
+    .conv_tile = conv_tile,
+    .transpose = transpose,
+    .winograd_in = winograd_in,
+    .winograd_out = winograd_out,
+    .conv_depthwise = conv_depthwise,
+    .pool_rows = pool_rows,
 };

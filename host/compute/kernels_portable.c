@@ -10,6 +10,29 @@ enum { PARTS = 8 };
 
 /* ---- half precision ---- */
 
+void viv__store_i8(const float *x, void *y, int64_t n) {
+  float largest = 0.0f;
+  bool finite = true;
+  for (int64_t i = 0; i < n; i++) {
+    float size = fabsf(x[i]);
+    finite &= size <= 3.402823466e38f;
+    largest = size > largest ? size : largest;
+  }
+  float scale = largest / 127.0f, inverse = 127.0f / largest;
+  if (!(inverse <= 3.402823466e38f)) scale = inverse = 0.0f; /* nothing, or next to it */
+  int8_t *to = y;
+  for (int64_t i = 0; i < n; i++) to[i] = finite ? (int8_t)rintf(x[i] * inverse) : 0;
+  if (!finite) scale = NAN;
+  memcpy(to + n, &scale, sizeof scale);
+}
+
+void viv__load_i8(const void *x, float *y, int64_t n) {
+  const int8_t *from = x;
+  float scale;
+  memcpy(&scale, from + n, sizeof scale);
+  for (int64_t i = 0; i < n; i++) y[i] = (float)from[i] * scale;
+}
+
 static float from_bits(uint32_t u) {
   float f;
   memcpy(&f, &u, sizeof f);
@@ -62,27 +85,42 @@ static inline float element(const void *p, int32_t dtype, int64_t i) {
     memcpy(&f, at + i * 4, sizeof f);
     return f;
   }
+  if (dtype == VIV_I8) return (float)(int8_t)at[i];
   uint16_t h;
   memcpy(&h, at + i * 2, sizeof h);
   return dtype == VIV_F16 ? from_f16(h) : from_bf16(h);
 }
 
 static const void *advance(const void *p, int32_t dtype, int64_t elements) {
-  return (const char *)p + elements * (dtype == VIV_F32 ? 4 : 2);
+  return (const char *)p + elements * (dtype == VIV_F32 ? 4 : dtype == VIV_I8 ? 1 : 2);
 }
 
-static void load(int32_t dtype, const void *x, float *y, int64_t n) {
+/* As floats; VIV_I8 without its scale. */
+static void load_raw(int32_t dtype, const void *x, float *y, int64_t n) {
   if (dtype == VIV_F32)
     memcpy(y, x, (size_t)n * sizeof *y);
   else if (dtype == VIV_F16)
     for (int64_t i = 0; i < n; i++) y[i] = element(x, VIV_F16, i);
-  else
+  else if (dtype == VIV_BF16)
     for (int64_t i = 0; i < n; i++) y[i] = element(x, VIV_BF16, i);
+  else
+    for (int64_t i = 0; i < n; i++) y[i] = element(x, VIV_I8, i);
+}
+
+static void load(int32_t dtype, const void *x, float *y, int64_t n) {
+  if (dtype == VIV_I8)
+    viv__load_i8(x, y, n);
+  else
+    load_raw(dtype, x, y, n);
 }
 
 static void store(int32_t dtype, const float *x, void *y, int64_t n) {
   if (dtype == VIV_F32) {
     memcpy(y, x, (size_t)n * sizeof *x);
+    return;
+  }
+  if (dtype == VIV_I8) {
+    viv__store_i8(x, y, n);
     return;
   }
   char *at = y;
@@ -105,7 +143,7 @@ static float dot(const float *x, const void *w, int32_t dtype, int64_t n) {
   int64_t begin = 0;
   while (begin < n) {
     int64_t len = viv__min(256, n - begin), i = 0;
-    load(dtype, advance(w, dtype, begin), block, len);
+    load_raw(dtype, advance(w, dtype, begin), block, len);
     for (; i + PARTS <= len; i += PARTS)
       for (int j = 0; j < PARTS; j++) part[j] += x[begin + i + j] * block[i + j];
     for (int j = 0; i < len; i++, j++) part[j] += x[begin + i] * block[i];
@@ -161,7 +199,11 @@ static void softmax(const float *x, int64_t rows, int64_t d, float *y) {
 
 /* ---- elements ---- */
 
-static inline float apply(int32_t kind, float x) {
+static inline float clamp6(float x) {
+  return x < 0 ? 0.0f : x > 6.0f ? 6.0f : x;
+}
+
+static inline float apply(int32_t kind, float p, float x) {
   switch (kind) {
   case VIV_SILU:
     return x / (1.0f + expf(-x));
@@ -179,17 +221,58 @@ static inline float apply(int32_t kind, float x) {
     return x > 20.0f ? x : log1pf(expf(x));
   case VIV_EXP:
     return expf(x);
+  case VIV_LEAKY_RELU:
+    return x < 0 ? p * x : x;
+  case VIV_ELU:
+    return x < 0 ? p * expm1f(x) : x;
+  case VIV_HARDSWISH:
+    return x * clamp6(x + 3.0f) / 6.0f;
+  case VIV_HARDSIGMOID:
+    return clamp6(x + 3.0f) / 6.0f;
+  case VIV_MISH: { /* x tanh(ln(1 + e^x)), without the cancellation */
+    float t = expf(-fabsf(x)), n = x > 0 ? 1.0f + 2.0f * t : t * t + 2.0f * t;
+    return x * (n / (n + (x > 0 ? 2.0f * t * t : 2.0f)));
+  }
+  case VIV_RELU6:
+    return clamp6(x);
+  case VIV_QUICK_GELU:
+    return x / (1.0f + expf(-1.702f * x));
+  case VIV_SQUARED_RELU:
+    return x < 0 ? 0.0f : x * x;
+  case VIV_LOG:
+    return logf(x);
+  case VIV_SQRT:
+    return sqrtf(x);
   default:
     return x;
   }
 }
 
+static void unary_with(int32_t kind, float p, const float *x, float *y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = apply(kind, p, x[i]);
+}
+
 static void unary(int32_t kind, const float *x, float *y, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = apply(kind, x[i]);
+  unary_with(kind, viv__unary_default(kind), x, y, n);
 }
 
 static void gate_kernel(int32_t kind, const float *gate, const float *value, float *y, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = apply(kind, gate[i]) * value[i];
+  float p = viv__unary_default(kind);
+  for (int64_t i = 0; i < n; i++) y[i] = apply(kind, p, gate[i]) * value[i];
+}
+
+static void multiply(float *x, const float *y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) x[i] *= y[i];
+}
+
+static void scale_shift(const float *x, const float *w, const float *b, bool each, int64_t n,
+                        float *y) {
+  for (int64_t i = 0; i < n; i++) {
+    float v = x[i];
+    if (w) v *= w[each ? i : 0];
+    if (b) v += b[each ? i : 0];
+    y[i] = v;
+  }
 }
 
 static void axpy(float a, const float *x, float *y, int64_t n) {
@@ -212,65 +295,128 @@ static void rope(float *x, int64_t x_stride, int64_t rows, int64_t heads, int64_
 
 /* ---- attention ---- */
 
-/* One row and head: online softmax over blocks of keys. out holds the weighted sum so far. */
-static void attend(const viv_attention *a, int32_t head, int32_t row) {
+/* The weighted sum of some keys' values so far. */
+struct sum {
+  float *out; /* [value_dim] */
+  float max, weight;
+};
+
+static bool hidden(const viv_attention *a, int32_t row, int64_t key) {
+  return a->mask && key >= a->mask_begin[row] &&
+         !a->mask[row * a->mask_stride + (key - a->mask_begin[row])];
+}
+
+/* A slice's int8 values are meant times this. */
+static float scale_of(const void *slice, int32_t dtype, int64_t dim) {
+  float scale = 1.0f;
+  if (dtype == VIV_I8) memcpy(&scale, (const char *)slice + dim, sizeof scale);
+  return scale;
+}
+
+/* One row and head, the keys [begin, end): online softmax over blocks of keys. */
+static void attend(const viv_attention *a, int32_t head, int32_t row, int64_t begin, int64_t end,
+                   struct sum *s) {
   int64_t dim = a->head_dim, vdim = a->value_dim ? a->value_dim : dim;
   const float *q = a->q + row * (a->q_stride ? a->q_stride : a->heads * dim) + head * dim;
-  float *out = a->out + row * (a->out_stride ? a->out_stride : a->heads * vdim) + head * vdim;
+  const float *bias = a->bias;
+  if (bias) bias += row * a->bias_row_stride + head * a->bias_head_stride;
   const viv_kv *kv = a->kv[row];
-  int64_t end = a->visible[row];
-  int64_t begin = a->window > 0 ? viv__max(0, end - a->window) : 0;
-  float max = -INFINITY, sum = 0.0f;
-  memset(out, 0, (size_t)vdim * sizeof *out);
-
   while (begin < end) {
     int64_t page = begin / a->page_tokens, first = begin % a->page_tokens;
     int64_t block = first / VIV__KEY_BLOCK * VIV__KEY_BLOCK;
     int64_t n = viv__min(viv__min(block + VIV__KEY_BLOCK, a->page_tokens) - first, end - begin);
     float score[VIV__KEY_BLOCK];
     float block_max = -INFINITY;
-    for (int64_t s = 0; s < n; s++) {
-      int64_t key = begin + s;
+    for (int64_t i = 0; i < n; i++) {
+      score[i] = -INFINITY;
+      if (hidden(a, row, begin + i)) continue;
       const void *k =
-          advance(kv->k[page], a->kv_dtype, (first + s) * a->k_width + viv__k_offset(a, head));
-      score[s] = a->scale * dot(q, k, a->kv_dtype, dim);
-      if (a->softcap > 0) score[s] = a->softcap * tanhf(score[s] / a->softcap);
-      if (a->mask && key >= a->mask_begin[row] &&
-          !a->mask[row * a->mask_stride + (key - a->mask_begin[row])])
-        score[s] = -INFINITY;
-      block_max = score[s] > block_max ? score[s] : block_max;
+          advance(kv->k[page], a->kv_dtype, (first + i) * a->k_width + viv__k_offset(a, head));
+      score[i] = a->scale * (scale_of(k, a->kv_dtype, dim) * dot(q, k, a->kv_dtype, dim));
+      if (bias) score[i] += bias[begin + i];
+      if (a->softcap > 0) score[i] = a->softcap * tanhf(score[i] / a->softcap);
+      if (!(score[i] <= block_max)) block_max = score[i]; /* a NaN too */
     }
-    if (block_max > -INFINITY) {
-      if (block_max > max) {
-        float shrink = expf(max - block_max);
-        for (int64_t i = 0; i < vdim; i++) out[i] *= shrink;
-        sum *= shrink;
-        max = block_max;
-      }
-      for (int64_t s = 0; s < n; s++) {
-        if (score[s] == -INFINITY) continue;
-        float p = expf(score[s] - max);
-        const void *v =
-            advance(kv->v[page], a->kv_dtype, (first + s) * a->v_width + viv__v_offset(a, head));
-        sum += p;
-        if (a->kv_dtype == VIV_F32)
-          for (int64_t i = 0; i < vdim; i++) out[i] += p * element(v, VIV_F32, i);
-        else if (a->kv_dtype == VIV_F16)
-          for (int64_t i = 0; i < vdim; i++) out[i] += p * element(v, VIV_F16, i);
-        else
-          for (int64_t i = 0; i < vdim; i++) out[i] += p * element(v, VIV_BF16, i);
-      }
+    if (block_max > s->max) {
+      float shrink = expf(s->max - block_max);
+      for (int64_t i = 0; i < vdim; i++) s->out[i] *= shrink;
+      s->weight *= shrink;
+      s->max = block_max;
+    }
+    for (int64_t i = 0; i < n; i++) {
+      if (score[i] == -INFINITY) continue;
+      const void *v =
+          advance(kv->v[page], a->kv_dtype, (first + i) * a->v_width + viv__v_offset(a, head));
+      float p = expf(score[i] - s->max);
+      s->weight += p;
+      p *= scale_of(v, a->kv_dtype, vdim);
+      for (int64_t d = 0; d < vdim; d++) s->out[d] += p * element(v, a->kv_dtype, d);
     }
     begin += n;
   }
-  float scale = sum > 0 ? 1.0f / sum : 0.0f;
-  for (int64_t i = 0; i < vdim; i++) out[i] *= scale;
+}
+
+static void merge(struct sum *s, const float *out, float max, float weight, int64_t vdim) {
+  if (max == -INFINITY && weight == 0.0f) return;
+  float top = max > s->max ? max : s->max;
+  float mine = s->max == top ? 1.0f : expf(s->max - top), other = max == top ? 1.0f : expf(max - top);
+  for (int64_t i = 0; i < vdim; i++) s->out[i] = s->out[i] * mine + out[i] * other;
+  s->weight = s->weight * mine + weight * other;
+  s->max = top;
+}
+
+static void finish(struct sum *s, int64_t vdim) {
+  float scale = s->weight == 0.0f ? 0.0f : 1.0f / s->weight;
+  for (int64_t i = 0; i < vdim; i++) s->out[i] *= scale;
+}
+
+static float *result_of(const viv_attention *a, int32_t head, int32_t row) {
+  int64_t vdim = a->value_dim ? a->value_dim : a->head_dim;
+  return a->out + row * (a->out_stride ? a->out_stride : a->heads * vdim) + head * vdim;
+}
+
+static void attend_row(const viv_attention *a, int32_t head, int32_t row, int64_t split,
+                       float *part) {
+  int64_t vdim = a->value_dim ? a->value_dim : a->head_dim, keys = viv__split_keys(a);
+  int64_t end = a->visible[row], begin = a->window > 0 ? viv__max(0, end - a->window) : 0;
+  struct sum s = {part ? part + (row * a->heads + head) * (vdim + 2) : result_of(a, head, row),
+                  -INFINITY, 0.0f};
+  memset(s.out, 0, (size_t)vdim * sizeof *s.out);
+  if (part) {
+    attend(a, head, row, viv__max(begin, split * keys), viv__min(end, (split + 1) * keys), &s);
+    s.out[vdim] = s.max;
+    s.out[vdim + 1] = s.weight;
+    return;
+  }
+  for (int64_t stop; begin < end; begin = stop) {
+    float beside[VIV__SPLIT_DIM];
+    stop = viv__min(end, (begin / keys + 1) * keys);
+    if (vdim > VIV__SPLIT_DIM) { /* one split */
+      attend(a, head, row, begin, stop, &s);
+      continue;
+    }
+    struct sum one = {beside, -INFINITY, 0.0f};
+    memset(beside, 0, (size_t)vdim * sizeof *beside);
+    attend(a, head, row, begin, stop, &one);
+    merge(&s, beside, one.max, one.weight, vdim);
+  }
+  finish(&s, vdim);
 }
 
 static void attention(const viv_attention *a, const int32_t *heads, int32_t n_heads,
-                      int32_t row_begin, int32_t row_end) {
+                      int32_t row_begin, int32_t row_end, int64_t split, float *part) {
   for (int32_t r = row_begin; r < row_end; r++)
-    for (int32_t h = 0; h < n_heads; h++) attend(a, heads[h], r);
+    for (int32_t h = 0; h < n_heads; h++) attend_row(a, heads[h], r, split, part);
+}
+
+static void attention_merge(const viv_attention *a, int32_t head, int32_t row, const float *part,
+                            int64_t stride, int64_t parts) {
+  int64_t vdim = a->value_dim ? a->value_dim : a->head_dim;
+  struct sum s = {result_of(a, head, row), -INFINITY, 0.0f};
+  memset(s.out, 0, (size_t)vdim * sizeof *s.out);
+  for (int64_t i = 0; i < parts; i++, part += stride)
+    merge(&s, part, part[vdim], part[vdim + 1], vdim);
+  finish(&s, vdim);
 }
 
 /* ---- state-space models ---- */
@@ -286,7 +432,7 @@ static void causal_conv(const viv_causal_conv *a, int32_t begin, int32_t end) {
         int64_t from = t + k - hist;
         sum += w[k] * (from < 0 ? tail[hist + from] : a->x[from * stride + c]);
       }
-      a->out[t * a->channels + c] = a->silu ? apply(VIV_SILU, sum) : sum;
+      a->out[t * a->channels + c] = a->silu ? apply(VIV_SILU, 0.0f, sum) : sum;
     }
     for (int64_t k = 0; k < hist; k++) {
       int64_t from = a->rows + k - hist;
@@ -296,12 +442,12 @@ static void causal_conv(const viv_causal_conv *a, int32_t begin, int32_t end) {
 }
 
 static void scan(const viv_scan *a, int32_t begin, int32_t end) {
-  int64_t n = a->states;
+  int64_t n = a->states, stride = a->u_stride ? a->u_stride : a->channels;
   for (int64_t c = begin; c < end; c++) {
     float *state = a->state + c * n;
     for (int64_t t = 0; t < a->rows; t++) {
       int64_t at = t * a->channels + c;
-      float u = a->u[at], delta = a->delta[at], y = a->d ? a->d[c] * u : 0.0f;
+      float u = a->u[t * stride + c], delta = a->delta[t * stride + c], y = a->d ? a->d[c] * u : 0.0f;
       for (int64_t i = 0; i < n; i++) {
         float decay = expf(delta * a->a[c * n + i]);
         state[i] = decay * state[i] + delta * u * a->b[t * a->bc_stride + i];
@@ -313,6 +459,8 @@ static void scan(const viv_scan *a, int32_t begin, int32_t end) {
   }
 }
 
+#include "compute/kernels_conv_portable.h"
+
 const viv__kernels viv__kernels_portable = {
     .name = "portable",
     .lanes = 16,
@@ -322,12 +470,23 @@ const viv__kernels viv__kernels_portable = {
     .rms_norm = rms_norm,
     .softmax = softmax,
     .unary = unary,
+    .unary_with = unary_with,
     .gate = gate_kernel,
     .axpy = axpy,
+    .multiply = multiply,
+    .scale_shift = scale_shift,
     .rope = rope,
     .attention = attention,
+    .attention_merge = attention_merge,
     .causal_conv = causal_conv,
     .scan = scan,
     .store = store,
     .load = load,
+    .ops = &viv__ops_portable,
+    .conv_tile = conv_tile,
+    .transpose = transpose,
+    .winograd_in = winograd_in,
+    .winograd_out = winograd_out,
+    .conv_depthwise = conv_depthwise,
+    .pool_rows = pool_rows,
 };

@@ -64,7 +64,7 @@ INLINE float max_row(const float *x, int64_t n) {
     int64_t len = viv__min(LANES, n - i);
     max = v_max(max, v_keep_n(v_load_n(x + i, len), v_set(-INFINITY), len));
   }
-  return max_of(max);
+  return v_top(max);
 }
 
 static void softmax(const float *x, int64_t rows, int64_t d, float *y) {

@@ -1,5 +1,8 @@
 /* The thread pool. One job runs on it at a time; a caller that finds it taken does its own work
- * inline, so concurrent callers never wait for one another.
+ * inline, so concurrent callers never wait for one another. Each caller inside counts as a thread: a
+ * job takes only as many workers as are left, so that overlapping jobs don't share a core. With
+ * VIV_PIN=1 each worker stays on one of the cores that the process may use, the first being left to
+ * the callers, which are not touched.
  *
  * A job is announced by raising `epoch`. Workers join it by counting themselves into `state`, take
  * ranges from `next` until none is left, and count themselves out. The caller works too; when the
@@ -15,6 +18,8 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -30,6 +35,7 @@ struct viv__pool {
   int32_t workers;
   pthread_t *worker;
   atomic_flag taken;
+  _Atomic int32_t inside; /* callers of viv__pool_run */
   atomic_bool stop;
 
   /* epoch << 32 | CLOSED | workers inside. */
@@ -42,6 +48,7 @@ struct viv__pool {
   _Alignas(64) viv__body body;
   void *ctx;
   int64_t n, chunk;
+  _Atomic uint32_t most; /* workers that may join */
   _Alignas(64) _Atomic int64_t next;
 };
 
@@ -73,7 +80,8 @@ static void work(viv__pool *p) {
 /* Counts the calling worker into the job of that epoch; false when it is closed or over. */
 static bool join(viv__pool *p, uint32_t epoch) {
   uint64_t s = atomic_load_explicit(&p->state, memory_order_acquire);
-  while (s >> 32 == epoch && !(s & CLOSED))
+  while (s >> 32 == epoch && !(s & CLOSED) &&
+         (s & JOINED) < atomic_load_explicit(&p->most, memory_order_relaxed))
     if (atomic_compare_exchange_weak_explicit(&p->state, &s, s + 1, memory_order_acq_rel,
                                               memory_order_acquire))
       return true;
@@ -112,6 +120,22 @@ static void *worker_main(void *arg) {
   }
 }
 
+/* Worker i to the core i + 1 of those that the process may use, round about; left where it is when
+ * the system refuses. */
+static void pin(viv__pool *p) {
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all)) return;
+  int32_t cores[CPU_SETSIZE], n = 0;
+  for (int32_t i = 0; i < CPU_SETSIZE; i++)
+    if (CPU_ISSET(i, &all)) cores[n++] = i;
+  for (int32_t i = 0; n > 0 && i < p->workers; i++) {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cores[(i + 1) % n], &one);
+    pthread_setaffinity_np(p->worker[i], sizeof one, &one);
+  }
+}
+
 viv__pool *viv__pool_new(int32_t threads) {
   viv__pool *p = NULL;
   size_t bytes = (sizeof *p + 63) / 64 * 64;
@@ -139,6 +163,8 @@ viv__pool *viv__pool_new(int32_t threads) {
     p->threads++;
   }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
+  const char *pinned = getenv("VIV_PIN");
+  if (pinned && !strcmp(pinned, "1")) pin(p);
   return p;
 }
 
@@ -172,11 +198,18 @@ static void drain(viv__pool *p) {
 void viv__pool_run(viv__pool *p, int64_t n, int64_t grain, viv__body body, void *ctx) {
   if (n <= 0) return;
   if (grain < 1) grain = 1;
-  if (p->threads < 2 || n <= grain ||
-      atomic_flag_test_and_set_explicit(&p->taken, memory_order_acquire)) {
+  if (p->threads < 2) {
     body(ctx, 0, n);
     return;
   }
+  int32_t inside = atomic_fetch_add_explicit(&p->inside, 1, memory_order_relaxed) + 1;
+  if (n <= grain || inside >= p->threads ||
+      atomic_flag_test_and_set_explicit(&p->taken, memory_order_acquire)) {
+    body(ctx, 0, n);
+    atomic_fetch_sub_explicit(&p->inside, 1, memory_order_relaxed);
+    return;
+  }
+  atomic_store_explicit(&p->most, (uint32_t)(p->threads - inside), memory_order_relaxed);
   /* A few ranges for each thread, so that a thread that the system holds up costs little. */
   int64_t chunk = n / ((int64_t)p->threads * 4);
   p->chunk = chunk > grain ? chunk : grain;
@@ -198,4 +231,5 @@ void viv__pool_run(viv__pool *p, int64_t n, int64_t grain, viv__body body, void 
   atomic_fetch_or_explicit(&p->state, CLOSED, memory_order_acq_rel);
   drain(p);
   atomic_flag_clear_explicit(&p->taken, memory_order_release);
+  atomic_fetch_sub_explicit(&p->inside, 1, memory_order_relaxed);
 }

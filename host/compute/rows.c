@@ -54,16 +54,22 @@ struct elements {
   float *y;
   int64_t n; /* of a row, for glu */
   int32_t kind;
+  float p;
 };
 
 static void unary_range(void *ctx, int64_t begin, int64_t end) {
   const struct elements *s = ctx;
-  s->kernels->unary(s->kind, s->x + begin, s->y + begin, end - begin);
+  s->kernels->unary_with(s->kind, s->p, s->x + begin, s->y + begin, end - begin);
+}
+
+static void unary_with(const viv_compute *c, int32_t kind, float p, const float *x, float *y,
+                       int64_t n) {
+  struct elements s = {viv__compute_of(c)->kernels, x, NULL, y, n, kind, p};
+  viv__parallel(c, n, viv__grain(4), unary_range, &s);
 }
 
 static void unary(const viv_compute *c, int32_t kind, const float *x, float *y, int64_t n) {
-  struct elements s = {viv__compute_of(c)->kernels, x, NULL, y, n, kind};
-  viv__parallel(c, n, viv__grain(4), unary_range, &s);
+  unary_with(c, kind, viv__unary_default(kind), x, y, n);
 }
 
 static void gate_range(void *ctx, int64_t begin, int64_t end) {
@@ -73,7 +79,7 @@ static void gate_range(void *ctx, int64_t begin, int64_t end) {
 
 static void gate_elements(const viv_compute *c, int32_t kind, float *gate, const float *value,
                           int64_t n) {
-  struct elements s = {viv__compute_of(c)->kernels, gate, value, gate, n, kind};
+  struct elements s = {viv__compute_of(c)->kernels, gate, value, gate, n, kind, 0.0f};
   viv__parallel(c, n, viv__grain(4), gate_range, &s);
 }
 
@@ -86,7 +92,7 @@ static void glu_range(void *ctx, int64_t begin, int64_t end) {
 
 static void glu(const viv_compute *c, int32_t kind, const float *x, float *y, int64_t rows,
                 int64_t n) {
-  struct elements s = {viv__compute_of(c)->kernels, x, x + n, y, n, kind};
+  struct elements s = {viv__compute_of(c)->kernels, x, x + n, y, n, kind, 0.0f};
   if (rows == 1)
     viv__parallel(c, n, viv__grain(4), gate_range, &s);
   else
@@ -99,8 +105,46 @@ static void add_range(void *ctx, int64_t begin, int64_t end) {
 }
 
 static void add(const viv_compute *c, float *x, const float *y, int64_t n) {
-  struct elements s = {viv__compute_of(c)->kernels, y, NULL, x, n, 0};
+  struct elements s = {viv__compute_of(c)->kernels, y, NULL, x, n, 0, 0.0f};
   viv__parallel(c, n, 1 << 16, add_range, &s);
+}
+
+static void multiply_range(void *ctx, int64_t begin, int64_t end) {
+  const struct elements *s = ctx;
+  s->kernels->multiply(s->y + begin, s->x + begin, end - begin);
+}
+
+static void multiply(const viv_compute *c, float *x, const float *y, int64_t n) {
+  struct elements s = {viv__compute_of(c)->kernels, y, NULL, x, n, 0, 0.0f};
+  viv__parallel(c, n, 1 << 16, multiply_range, &s);
+}
+
+/* ---- channels ---- */
+
+struct scale {
+  const viv__kernels *kernels;
+  const float *x, *w, *b;
+  float *y;
+  int64_t channels, n;
+};
+
+/* Elements [begin, end), cut where a channel ends; channels of one element each are taken by rows. */
+static void scale_range(void *ctx, int64_t begin, int64_t end) {
+  const struct scale *s = ctx;
+  bool each = s->n == 1;
+  int64_t span = each ? s->channels : s->n;
+  for (int64_t i = begin, stop; i < end; i = stop) {
+    stop = viv__min(end, (i / span + 1) * span);
+    int64_t channel = each ? i % s->channels : i / s->n % s->channels;
+    s->kernels->scale_shift(s->x + i, s->w ? s->w + channel : NULL, s->b ? s->b + channel : NULL,
+                            each, stop - i, s->y + i);
+  }
+}
+
+static void scale_shift(const viv_compute *c, const float *x, const float *w, const float *b,
+                        int64_t batch, int64_t channels, int64_t n, float *y) {
+  struct scale s = {viv__compute_of(c)->kernels, x, w, b, y, channels, n};
+  viv__parallel(c, batch * channels * n, 1 << 15, scale_range, &s);
 }
 
 /* ---- rotary embeddings ---- */
@@ -169,9 +213,12 @@ void viv__table_rows(viv_compute *t) {
   t->rms_norm = rms_norm;
   t->softmax = softmax;
   t->unary = unary;
+  t->unary_with = unary_with;
   t->gate = gate_elements;
   t->glu = glu;
   t->add = add;
+  t->multiply = multiply;
+  t->scale_shift = scale_shift;
   t->rope_table = rope_table;
   t->rope_apply = rope_apply;
   t->store = store;

@@ -107,7 +107,8 @@ enum { NN_ROPE_MAX = 512 }; /* half of the rotated dimensions, at most */
  * length, `long_inv_freq` beyond, for all positions alike. */
 typedef struct nn_rope {
   int32_t half;     /* R/2: pairs that are rotated */
-  int32_t two_sets; /* longrope */
+  int32_t two_sets; /* longrope with factors that differ */
+  int32_t interleaved; /* `rope_interleaved`: pairs are (2i, 2i+1), not (i, i + R/2) */
   int64_t original; /* L0 */
   float scale;      /* on cos and sin */
   float inv_freq[NN_ROPE_MAX];
@@ -150,15 +151,19 @@ void nn_rope_read(nn_config *c, int64_t head_dim, int64_t max_positions, nn_rope
 
 enum nn_weight_kind { NN_MATRIX, NN_FLOATS };
 
+/* A walk over the tables checks all tensors and counts their bytes, one notes which names they claim,
+ * a last one prepares the weights. */
+enum nn_table_walk { NN_CHECK, NN_CLAIM, NN_PREPARE };
+
 typedef struct nn_loader {
   const viv_host *host;
   const viv_compute *compute;
   const viv_model_source *source;
   viv_error *error;
-  int32_t pass; /* private */
+  int32_t pass; /* enum nn_table_walk */
   int32_t status;
   int32_t mismatches;
-  char prefix[96];
+  char prefix[192];
   char report[400];
   uint64_t bytes;     /* what the weights take from the model's arena */
   struct nn_lot *lot; /* private: names of the checkpoint that nobody has claimed yet */
@@ -191,9 +196,14 @@ int32_t nn_weights_check(const viv_host *host, const viv_compute *compute,
 void nn_at(nn_loader *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void nn_load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t end, int64_t total,
              int64_t cols, enum nn_weight_kind kind, bool wanted);
+/* The tensor of that name under the prefix, for loaders of other kinds: true in the walks NN_CHECK and
+ * NN_PREPARE when it is there, has this shape (axes of length 1 do not count) and is a float or a
+ * block format; what is wrong is reported otherwise. In NN_CLAIM the name is claimed. */
+bool nn_find(nn_loader *l, const char *name, int32_t ndim, const int64_t *shape, viv_tensor *out);
 /* Tensors of that full name are no part of the model and do no harm: copies and buffers that official
- * releases carry. A leading * stands for anything: "*rotary_emb.inv_freq". Weights that a
- * configuration switches off (biases, say) do not belong here. */
+ * releases carry, branches that only training uses. Each * stands for anything:
+ * "*rotary_emb.inv_freq", "aux_head.*". Weights that a configuration switches off (biases, say) do
+ * not belong here. */
 void nn_ignore(nn_loader *l, const char *pattern);
 bool nn_has(const viv_host *host, const viv_model_source *source, const char *name);
 /* Length of an axis of a tensor, negative ones counted from the last; fallback: it is absent. */

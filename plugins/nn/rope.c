@@ -49,6 +49,9 @@ void nn_rope_read(nn_config *c, int64_t head_dim, int64_t max_positions, nn_rope
 
   int64_t rotary = (int64_t)((double)head_dim * part + 1e-9);
   *out = (nn_rope){.original = original, .scale = 1};
+  /* Not a key of official releases: checkpoints whose rows of the query and key projections lie in
+   * the other order (GGUF's of the Llama family) say so with it. */
+  out->interleaved = nn_flag(c, "rope_interleaved", false);
   if (!c->status && !s.status && (rotary < 2 || rotary % 2 || rotary / 2 > NN_ROPE_MAX))
     c->status = nn_fail(c->error, VIV_BAD_INPUT, c->where,
                         "head_dim %lld times partial_rotary_factor %g rotates %lld dimensions; it "
@@ -110,7 +113,8 @@ void nn_rope_read(nn_config *c, int64_t head_dim, int64_t max_positions, nn_rope
     double factor = nn_num(&s, "factor", (double)max_positions / L0, 1e-6, 1e6);
     double given = factor <= 1 || L0 <= 1 ? 1 : sqrt(1 + log(factor) / log(L0));
     out->scale = (float)nn_num(&s, "attention_factor", given, 0, 1e6);
-    out->two_sets = 1;
+    /* One set for every length is what a Llama 3.1 checkpoint in GGUF says. */
+    for (int32_t i = 0; i < half; i++) out->two_sets |= out->long_inv_freq[i] != (float)f[i];
   } else {
     s.status = nn_fail(s.error, VIV_NEVER, s.where,
                        "rope type \"%.*s\" is not supported: default, linear, llama3, yarn and "

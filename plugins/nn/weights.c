@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PASS_CHECK, PASS_CLAIM, PASS_LOAD };
-
 const viv_compute *nn_compute(const viv_host *host, viv_error *error) {
   const viv_compute *c = NULL;
   if (host->get_extension) c = host->get_extension(host->self, nn_str(VIV_COMPUTE_ID));
@@ -65,90 +63,87 @@ static const char *dtype_name(int32_t dtype) {
   return dtype > 0 && dtype <= VIV_BOOL ? names[dtype] : "?";
 }
 
-static bool is_float(int32_t dtype) {
-  return dtype == VIV_F32 || dtype == VIV_F64 || dtype == VIV_F16 || dtype == VIV_BF16;
+/* Floats, and the block formats of quantised weights. */
+static bool has_weights(int32_t dtype) {
+  return (dtype >= VIV_F32 && dtype <= VIV_BF16) || dtype > VIV_BOOL;
 }
 
 /* Shapes are equal when they are so after dropping axes of length 1. */
-static bool same_shape(const viv_tensor *t, int64_t rows, int64_t cols) {
-  int64_t want[2], n = 0, i = 0;
-  if (rows != 1) want[n++] = rows;
-  if (cols != 1) want[n++] = cols;
+static bool same_shape(const viv_tensor *t, int32_t ndim, const int64_t *shape) {
+  int32_t i = 0;
   for (int32_t a = 0; a < t->ndim; a++) {
     if (t->shape[a] == 1) continue;
-    if (i == n || t->shape[a] != want[i]) return false;
+    while (i < ndim && shape[i] == 1) i++;
+    if (i == ndim || t->shape[a] != shape[i]) return false;
     i++;
   }
-  return i == n;
+  while (i < ndim && shape[i] == 1) i++;
+  return i == ndim;
 }
 
-static void shape_text(char *text, size_t size, const viv_tensor *t) {
+static void shape_text(char *text, size_t size, int32_t ndim, const int64_t *shape) {
   size_t used = (size_t)snprintf(text, size, "[");
-  for (int32_t a = 0; a < t->ndim && used < size; a++)
+  for (int32_t a = 0; a < ndim && used < size; a++)
     used +=
-        (size_t)snprintf(text + used, size - used, "%s%lld", a ? ", " : "", (long long)t->shape[a]);
+        (size_t)snprintf(text + used, size - used, "%s%lld", a ? ", " : "", (long long)shape[a]);
   if (used < size) snprintf(text + used, size - used, "]");
 }
 
-static void check(nn_loader *l, const char *name, int64_t begin, int64_t end, int64_t total,
-                  int64_t cols, enum nn_weight_kind kind) {
-  viv_tensor t = {.struct_size = sizeof t};
-  char have[160], want[64];
-  if (l->host->tensor_find(l->source->checkpoint, nn_str(name), &t) < 0) {
+/* Is the tensor there and as it must be? */
+static bool check(nn_loader *l, const char *name, int32_t ndim, const int64_t *shape,
+                  viv_tensor *t) {
+  char have[160], want[160];
+  if (l->host->tensor_find(l->source->checkpoint, nn_str(name), t) < 0) {
     mismatch(l, "%s is missing", name);
-    return;
+    return false;
   }
-  if (!same_shape(&t, total, cols)) {
-    shape_text(have, sizeof have, &t);
-    if (cols == 1)
-      snprintf(want, sizeof want, "[%lld]", (long long)total);
-    else
-      snprintf(want, sizeof want, "[%lld, %lld]", (long long)total, (long long)cols);
+  if (!same_shape(t, ndim, shape)) {
+    shape_text(have, sizeof have, t->ndim, t->shape);
+    shape_text(want, sizeof want, ndim, shape);
     mismatch(l, "%s is %s, expected %s", name, have, want);
-    return;
+    return false;
   }
-  if (!is_float(t.dtype)) {
-    mismatch(l, "%s has dtype %s, expected a float", name, dtype_name(t.dtype));
-    return;
+  if (!has_weights(t->dtype)) {
+    mismatch(l, "%s has dtype %s, expected a float", name, dtype_name(t->dtype));
+    return false;
   }
-  if (kind == NN_MATRIX) {
-    uint64_t all = l->compute->weight_bytes(l->compute, &t, l->source->weight_policy);
-    l->bytes += total ? all / (uint64_t)total * (uint64_t)(end - begin) + 256 : 0;
-  } else {
-    l->bytes += (uint64_t)total * (uint64_t)cols * sizeof(float) + 64;
-  }
+  return true;
 }
 
-static void load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t end,
-                 int64_t total, int64_t cols, enum nn_weight_kind kind) {
-  viv_tensor t = {.struct_size = sizeof t};
-  if (l->status) return;
-  int32_t rc = l->host->tensor_find(l->source->checkpoint, nn_str(name), &t);
-  if (rc < 0) {
-    l->status = nn_fail(l->error, VIV_BUG, name, "the tensor was there when it was checked");
-    return;
-  }
-  if (kind == NN_MATRIX) {
-    viv_weight *w = NULL;
-    int32_t policy = l->source->weight_policy;
-    if (begin == 0 && end == total)
-      rc = l->compute->weight_prepare(l->compute, l->source->arena, &t, policy, &w, l->error);
-    else
-      rc = l->compute->weight_rows(l->compute, l->source->arena, &t, begin, end, policy, &w,
-                                   l->error);
-    if (rc < 0)
-      l->status = rc;
-    else
-      memcpy(field, &w, sizeof w);
-  } else {
-    const float *x = l->compute->floats(l->compute, l->source->arena, &t);
+static void count(nn_loader *l, const viv_tensor *t, int64_t begin, int64_t end, int64_t total,
+                  int64_t cols, enum nn_weight_kind kind) {
+  const viv_compute *c = l->compute;
+  int32_t policy = l->source->weight_policy;
+  if (kind == NN_FLOATS)
+    l->bytes += (uint64_t)total * (uint64_t)cols * sizeof(float) + 64;
+  else if (begin == 0 && end == total)
+    l->bytes += c->weight_bytes(c, t, policy);
+  else
+    l->bytes += c->weight_rows_bytes(c, t, end - begin, policy);
+}
+
+static void load(nn_loader *l, const char *name, const viv_tensor *t, void *field, int64_t begin,
+                 int64_t end, int64_t total, int64_t cols, enum nn_weight_kind kind) {
+  const viv_compute *c = l->compute;
+  if (kind == NN_FLOATS) {
+    const float *x = c->floats(c, l->source->arena, t);
     if (!x) {
       l->status = nn_fail(l->error, VIV_NOT_NOW, name, "no memory for a copy of this tensor");
       return;
     }
     x += begin * cols;
     memcpy(field, &x, sizeof x);
+    return;
   }
+  viv_weight *w = NULL;
+  int32_t policy = l->source->weight_policy;
+  int32_t rc = begin == 0 && end == total
+                   ? c->weight_prepare(c, l->source->arena, t, policy, &w, l->error)
+                   : c->weight_rows(c, l->source->arena, t, begin, end, policy, &w, l->error);
+  if (rc < 0)
+    l->status = rc;
+  else
+    memcpy(field, &w, sizeof w);
 }
 
 /* ---- tensors that no table names ---- */
@@ -174,14 +169,30 @@ static uint32_t slot_of(const struct nn_lot *lot, viv_str name) {
   return h;
 }
 
+/* Does the text match the pattern, where * stands for anything? */
 static bool matches(viv_str name, const char *pattern) {
-  if (*pattern != '*') return nn_is(name, pattern);
-  size_t n = strlen(++pattern);
-  return name.len >= n && !memcmp(name.ptr + name.len - n, pattern, n);
+  uint64_t at = 0, retry = 0;
+  const char *star = NULL;
+  while (at < name.len) {
+    if (*pattern == '*') {
+      star = pattern++;
+      retry = at;
+    } else if (*pattern == name.ptr[at]) {
+      pattern++;
+      at++;
+    } else if (star) {
+      pattern = star + 1;
+      at = ++retry;
+    } else {
+      return false;
+    }
+  }
+  while (*pattern == '*') pattern++;
+  return !*pattern;
 }
 
 void nn_ignore(nn_loader *l, const char *pattern) {
-  if (l->pass != PASS_CLAIM) return;
+  if (l->pass != NN_CLAIM) return;
   for (uint32_t i = 0; i < SLOTS; i++)
     if (l->lot->name[i].ptr && matches(l->lot->name[i], pattern)) l->lot->claimed[i] = true;
 }
@@ -203,7 +214,7 @@ static void find_strangers(nn_loader *l, nn_tables_fn tables, void *model) {
   int64_t n = host->tensor_count(checkpoint);
   struct nn_lot lot;
   l->lot = &lot;
-  l->pass = PASS_CLAIM;
+  l->pass = NN_CLAIM;
   for (int64_t begin = 0; begin < n; begin += LOT) {
     int64_t end = begin + LOT < n ? begin + LOT : n;
     viv_tensor t = {.struct_size = sizeof t};
@@ -219,26 +230,39 @@ static void find_strangers(nn_loader *l, nn_tables_fn tables, void *model) {
   l->lot = NULL;
 }
 
-/* ---- the passes ---- */
+/* ---- the walks ---- */
+
+bool nn_find(nn_loader *l, const char *name, int32_t ndim, const int64_t *shape, viv_tensor *out) {
+  char full[320];
+  snprintf(full, sizeof full, "%s%s", l->prefix, name);
+  *out = (viv_tensor){.struct_size = sizeof *out};
+  if (l->pass == NN_CHECK) return check(l, full, ndim, shape, out);
+  if (l->pass == NN_CLAIM) {
+    l->lot->claimed[slot_of(l->lot, nn_str(full))] = true; /* a free slot's mark means nothing */
+    return false;
+  }
+  if (l->status) return false;
+  if (l->host->tensor_find(l->source->checkpoint, nn_str(full), out) >= 0) return true;
+  l->status = nn_fail(l->error, VIV_BUG, full, "the tensor was there when it was checked");
+  return false;
+}
 
 void nn_load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t end, int64_t total,
              int64_t cols, enum nn_weight_kind kind, bool wanted) {
-  char full[224];
-  snprintf(full, sizeof full, "%s%s", l->prefix, name);
-  if (!wanted) return;
-  if (l->pass == PASS_CHECK)
-    check(l, full, begin, end, total, cols, kind);
-  else if (l->pass == PASS_LOAD)
-    load(l, full, field, begin, end, total, cols, kind);
+  viv_tensor t;
+  int64_t shape[2] = {total, cols};
+  if (!wanted || !nn_find(l, name, cols == 1 ? 1 : 2, shape, &t)) return;
+  if (l->pass == NN_CHECK)
+    count(l, &t, begin, end, total, cols, kind);
   else
-    l->lot->claimed[slot_of(l->lot, nn_str(full))] = true; /* a free slot's mark means nothing */
+    load(l, name, &t, field, begin, end, total, cols, kind);
 }
 
 int32_t nn_weights_check(const viv_host *host, const viv_compute *compute,
                          const viv_model_source *source, nn_tables_fn tables, void *model,
                          uint64_t *bytes, viv_error *error) {
   nn_loader l = {.host = host, .compute = compute, .source = source, .error = error};
-  l.pass = PASS_CHECK;
+  l.pass = NN_CHECK;
   tables(&l, model);
   if (bytes) *bytes = l.bytes;
   find_strangers(&l, tables, model);
@@ -269,7 +293,7 @@ int32_t nn_weights_load(const viv_host *host, const viv_compute *compute,
   int32_t rc = nn_weights_check(host, compute, source, tables, model, NULL, error);
   if (rc < 0) return rc;
   nn_loader l = {.host = host, .compute = compute, .source = source, .error = error};
-  l.pass = PASS_LOAD;
+  l.pass = NN_PREPARE;
   tables(&l, model);
   return l.status;
 }

@@ -1,5 +1,5 @@
 /* How near the kernels come to what the machine can do: linear against OpenBLAS's own speed and the
- * speed of memory, both measured in the same run; then attention, scan and convolution.
+ * speed of memory, both measured in the same run; then attention and scan.
  *
  *   build/bench/bench_compute [threads [short]]    (short: without linear)
  *
@@ -88,8 +88,8 @@ static void run_linear(void *ctx) {
 }
 
 static void bench_linear(const viv_compute *c, double peak, double memory) {
-  static const int64_t shape[][2] = {{512, 2048}, {2560, 2560}, {2560, 20480}, {10240, 2560}};
-  static const int64_t rows[] = {1, 8, 64, 512};
+  static const int64_t shape[][2] = {{576, 576}, {768, 3072}, {1536, 576}, {2560, 2560}, {2560, 20480}};
+  static const int64_t rows[] = {1, 8, 32, 128, 512};
   printf("\nlinear      in    out  dtype  rows    GFLOP/s  of peak     GB/s  of memory  "
          "sgemm GFLOP/s\n");
   for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
@@ -126,7 +126,7 @@ static void bench_linear(const viv_compute *c, double peak, double memory) {
     }
 }
 
-/* ---- attention, scan, convolution ---- */
+/* ---- attention, scan ---- */
 
 static const viv_compute *table;
 
@@ -139,10 +139,6 @@ static void run_scan(void *ctx) {
 static void run_causal_conv(void *ctx) {
   table->causal_conv(table, ctx);
 }
-static void run_conv2d(void *ctx) {
-  table->conv2d(table, ctx);
-}
-
 static void bench_attention(double peak, double memory) {
   enum { PAGE = 64, MAX = 4096 };
   static const struct {
@@ -211,56 +207,23 @@ static void bench_scan(void) {
     float *bc = numbers(rows * 2 * n), *state = numbers(ch * n), *y = numbers(rows * ch);
     for (int64_t k = 0; k < rows * ch; k++) delta[k] = fabsf(delta[k]);
     for (int64_t k = 0; k < ch * n; k++) a[k] = -fabsf(a[k]);
-    viv_scan s = {sizeof s, (int32_t)ch, (int32_t)n, 0,    rows,  u,    delta, a,
-                  bc,       bc + n,      2 * n,      NULL, state, NULL, y};
+    viv_scan s = {.struct_size = sizeof s,
+                  .channels = (int32_t)ch,
+                  .states = (int32_t)n,
+                  .rows = rows,
+                  .u = u,
+                  .delta = delta,
+                  .a = a,
+                  .b = bc,
+                  .c = bc + n,
+                  .bc_stride = 2 * n,
+                  .state = state,
+                  .y = y};
     viv_causal_conv conv = {sizeof conv, 1, rows, (int32_t)ch, 4, u, 0, a, NULL, state, y};
     double scan_time = fastest(run_scan, &s), conv_time = fastest(run_causal_conv, &conv);
     printf("                      %4lld    %5lld   %4lld  %13.0f  %13.0f\n", (long long)rows,
            (long long)ch, (long long)n, (double)rows / scan_time, (double)rows / conv_time);
     float *all[] = {u, delta, a, bc, state, y};
-    for (size_t f = 0; f < sizeof all / sizeof *all; f++) free(all[f]);
-  }
-}
-
-static void bench_conv(double peak) {
-  static const int32_t sizes[][5] = {{64, 64, 56, 3, 1},
-                                     {256, 64, 56, 1, 1},
-                                     {3, 64, 224, 7, 2},
-                                     {96, 96, 56, 7, 96},
-                                     {256, 256, 14, 3, 1}};
-  printf("\nconv2d   in   out  size kernel groups    GFLOP/s  of peak\n");
-  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-    int32_t in = sizes[i][0], out = sizes[i][1], size = sizes[i][2], k = sizes[i][3];
-    int32_t groups = sizes[i][4] > 2 ? sizes[i][4] : 1, stride = sizes[i][4] == 2 ? 2 : 1;
-    viv_conv2d a = {.struct_size = sizeof a,
-                    .groups = groups,
-                    .batch = 1,
-                    .in_channels = in,
-                    .height = size,
-                    .width = size,
-                    .out_channels = out,
-                    .kernel_h = k,
-                    .kernel_w = k,
-                    .stride_h = stride,
-                    .stride_w = stride,
-                    .dilation_h = 1,
-                    .dilation_w = 1,
-                    .pad_top = k / 2,
-                    .pad_left = k / 2,
-                    .pad_bottom = k / 2,
-                    .pad_right = k / 2};
-    float *x = numbers((int64_t)in * size * size), *w = numbers((int64_t)out * in / groups * k * k);
-    float *y = numbers((int64_t)out * size * size), *bias = numbers(out);
-    a.x = x;
-    a.weight = w;
-    a.bias = bias;
-    a.out = y;
-    a.scratch = numbers((int64_t)table->conv2d_scratch(table, &a) + 1);
-    double time = fastest(run_conv2d, &a), side = size / stride;
-    double flops = 2.0 * out * in / groups * k * k * side * side;
-    printf("       %4d  %4d  %4d   %dx%d    %4d   %8.1f  %6.0f%%\n", in, out, size, k, k, groups,
-           flops / time * 1e-9, 100 * flops / time / peak);
-    float *all[] = {x, w, y, bias, a.scratch};
     for (size_t f = 0; f < sizeof all / sizeof *all; f++) free(all[f]);
   }
 }
@@ -282,7 +245,6 @@ int main(int argc, char **argv) {
   if (argc < 3) bench_linear(c, peak, memory);
   bench_attention(peak, memory);
   bench_scan();
-  bench_conv(peak);
   viv__compute_free(c);
   return 0;
 }

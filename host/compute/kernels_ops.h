@@ -1,0 +1,23 @@
+/* The table of an instruction set's operations; OPS declares it. Included last. */
+OPS = {
+    .resize = resize_kernel,
+    .u8_across = u8_across_kernel,
+    .u8_down = u8_down_kernel,
+    .real_across = real_across_kernel,
+    .real_down = real_down_kernel,
+    .cv_across = cv_across_kernel,
+    .cv_down = cv_down_kernel,
+    .grid_sample = grid_sample_kernel,
+    .deform = deform_kernel,
+    .roi_align = roi_align_kernel,
+    .permute = permute_kernel,
+    .group_norm = group_norm_kernel,
+    .snake = snake_kernel,
+    .top_k = top_k_kernel,
+    .lstm = lstm_kernel,
+    .gru = gru_kernel,
+    .fft = fft_kernel,
+    .frames_in = frames_in_kernel,
+    .spectra_out = spectra_out_kernel,
+    .frames_out = frames_out_kernel,
+};

@@ -1,0 +1,220 @@
+/* ResNet: names, loading, the pass. */
+#include "nn/resnet.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- configuration ---- */
+
+bool nn_resnet_named(viv_str name, nn_resnet_spec *spec) {
+  static const struct {
+    const char *name;
+    bool basic;
+    int32_t layers[4];
+  } known[] = {{"resnet18", true, {2, 2, 2, 2}},
+               {"resnet34", true, {3, 4, 6, 3}},
+               {"resnet50", false, {3, 4, 6, 3}},
+               {"resnet101", false, {3, 4, 23, 3}},
+               {"resnet152", false, {3, 8, 36, 3}}};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    if (!nn_is(name, known[i].name)) continue;
+    spec->basic = known[i].basic;
+    spec->stem = 64;
+    for (int32_t s = 0; s < 4; s++) {
+      spec->layers[s] = known[i].layers[s];
+      spec->inner[s] = 64 << s;
+      spec->out[s] = (spec->basic ? 64 : 256) << s;
+    }
+    return true;
+  }
+  return false;
+}
+
+/* ---- loading ---- */
+
+static void load_stem(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
+  bool torch = s->names == NN_RESNET_TORCHVISION;
+  int32_t in = s->in_channels ? s->in_channels : 3;
+  for (int32_t i = 0; i < (s->deep_stem ? 3 : 1); i++) {
+    nn_conv_spec c = {.in = i == 0 ? in : s->stem / 2,
+                      .out = s->deep_stem && i < 2 ? s->stem / 2 : s->stem,
+                      .kernel = s->deep_stem ? 3 : 7,
+                      .stride = i == 0 ? 2 : 1,
+                      .pad = s->deep_stem ? 1 : 3,
+                      .norm = torch ? "bn1" : "normalization",
+                      .norm_eps = s->eps};
+    size_t outer = nn_in(l, "%s", torch ? "" : "embedder.embedder.");
+    if (s->deep_stem) nn_in(l, "%d.", (int)i);
+    nn_load_conv(l, torch ? "conv1" : "convolution", &c, &net->stem[i]);
+    nn_out(l, outer);
+  }
+}
+
+/* Block `at` of a stage: in and out channels, and the stride and dilation of its 3x3. */
+struct shape {
+  int32_t stage, at, in, inner, out, stride, dilation;
+};
+
+static void load_block(nn_loader *l, const nn_resnet_spec *s, const struct shape *b,
+                       nn_resnet_block *w) {
+  bool torch = s->names == NN_RESNET_TORCHVISION;
+  size_t outer = torch ? nn_in(l, "layer%d.%d.", (int)b->stage + 1, (int)b->at)
+                       : nn_in(l, "encoder.stages.%d.layers.%d.", (int)b->stage, (int)b->at);
+  for (int32_t i = 0; i < (s->basic ? 2 : 3); i++) {
+    bool wide = s->basic || i == 1; /* the 3x3 */
+    bool strides = s->basic ? i == 0 : s->stride_first ? i == 0 : i == 1;
+    nn_conv_spec c = {.in = i == 0     ? b->in
+                            : s->basic ? b->out
+                                       : b->inner,
+                      .out = s->basic || i == 2 ? b->out : b->inner,
+                      .kernel = wide ? 3 : 1,
+                      .pad = wide ? b->dilation : 0,
+                      .dilation = wide ? b->dilation : 1,
+                      .stride = strides ? b->stride : 1,
+                      .groups = wide && !s->basic ? s->groups : 0,
+                      .norm_eps = s->eps};
+    char conv[16], norm[16];
+    snprintf(conv, sizeof conv, "conv%d", (int)i + 1);
+    snprintf(norm, sizeof norm, "bn%d", (int)i + 1);
+    c.norm = torch ? norm : "normalization";
+    size_t inside = nn_in(l, "%s", "");
+    if (!torch) nn_in(l, "layer.%d.", (int)i);
+    nn_load_conv(l, torch ? conv : "convolution", &c, &w->conv[i]);
+    nn_out(l, inside);
+  }
+  bool rt = s->names == NN_RESNET_RT_DETR;
+  bool has = b->at == 0 && (b->in != b->out || b->stride != 1 || (rt && s->basic));
+  bool pool = s->pool_shortcut && (s->basic ? b->in != b->out : b->stride == 2);
+  if (has) {
+    nn_conv_spec c = {.in = b->in,
+                      .out = b->out,
+                      .kernel = 1,
+                      .stride = pool ? 1 : b->stride,
+                      .norm = torch ? pool ? "2" : "1" : "normalization",
+                      .norm_eps = s->eps};
+    size_t inside = nn_in(l, "%s", torch ? "downsample." : pool ? "shortcut.1." : "shortcut.");
+    nn_load_conv(l, torch ? pool ? "1" : "0" : "convolution", &c, &w->shortcut);
+    nn_out(l, inside);
+  }
+  if (l->pass == NN_PREPARE) w->pool = has && pool;
+  nn_out(l, outer);
+}
+
+void nn_load_resnet(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
+  load_stem(l, s, net);
+  int32_t n = 0, in = s->stem;
+  for (int32_t stage = 0; stage < 4; stage++) {
+    bool dilated = s->dilation && stage == 3;
+    int32_t stride = stage ? dilated ? 1 : 2 : s->stride_one ? s->stride_one : 1;
+    for (int32_t i = 0; i < s->layers[stage] && n < NN_RESNET_BLOCKS; i++, n++) {
+      struct shape b = {.stage = stage,
+                        .at = i,
+                        .in = in,
+                        .inner = s->inner[stage],
+                        .out = s->out[stage],
+                        .stride = i ? 1 : stride,
+                        .dilation = dilated && i ? 2 : 1};
+      load_block(l, s, &b, &net->block[n]);
+      in = s->out[stage];
+    }
+  }
+  if (l->pass == NN_PREPARE) net->spec = *s;
+}
+
+/* ---- the pass ---- */
+
+/* The pooled stem's shape, and each stage's. */
+static void shapes(nn_pass *p, const nn_resnet *net, const nn_map *x, int32_t last,
+                   nn_map maps[5]) {
+  nn_map at = *x;
+  for (int32_t i = 0; i < (net->spec.deep_stem ? 3 : 1); i++)
+    at = nn_conv_shape(p, &net->stem[i], &at, VIV_CHANNELS_LAST);
+  for (int32_t i = 0; i < 2; i++)
+    at.size[i] = (at.size[i] - 1) / 2 + 1; /* pool 3, stride 2, pad 1 */
+  maps[0] = at;
+  const nn_resnet_block *block = net->block;
+  for (int32_t s = 0; s < last; s++) {
+    for (int32_t i = 0; i < (net->spec.basic ? 2 : 3); i++)
+      at = nn_conv_shape(p, &block->conv[i], &at, VIV_CHANNELS_LAST);
+    block += net->spec.layers[s];
+    maps[s + 1] = at;
+  }
+}
+
+static nn_map roomy(nn_pass *p, nn_map shape) {
+  shape.x = nn_room(p, nn_elements(&shape));
+  return shape;
+}
+
+static nn_map conv_last(nn_pass *p, const nn_conv *conv, const nn_map *x) {
+  nn_map y = roomy(p, nn_conv_shape(p, conv, x, VIV_CHANNELS_LAST));
+  nn_conv_to(p, conv, VIV_RELU, NULL, x, &y);
+  return y;
+}
+
+static void stem(nn_pass *p, const nn_resnet *net, const nn_map *x, nn_map *out) {
+  const viv_compute *c = nn_compute_of(p);
+  nn_mark mark = nn_here(p);
+  nn_map at = *x;
+  for (int32_t i = 0; i < (net->spec.deep_stem ? 3 : 1); i++) at = conv_last(p, &net->stem[i], &at);
+  viv_pool pool = {.struct_size = sizeof pool,
+                   .kind = VIV_POOL_MAX,
+                   .dims = 2,
+                   .channels = at.channels,
+                   .batch = at.batch,
+                   .size = {at.size[0], at.size[1], 1},
+                   .kernel = {3, 3, 1},
+                   .stride = {2, 2, 1},
+                   .dilation = {1, 1, 1},
+                   .pad_begin = {1, 1, 0},
+                   .pad_end = {1, 1, 0},
+                   .x = at.x,
+                   .out = out->x};
+  c->pool(c, &pool);
+  nn_release(p, mark);
+}
+
+/* y = relu(block(x)). y holds the shortcut until the last convolution adds to it, so that y may be x
+ * where the shortcut is x itself. */
+static void run_block(nn_pass *p, const nn_resnet *net, const nn_resnet_block *w, const nn_map *x,
+                      nn_map *y) {
+  int32_t last = net->spec.basic ? 1 : 2;
+  nn_mark mark = nn_here(p);
+  if (w->shortcut.w) {
+    nn_map from = *x;
+    if (w->pool) from = nn_pool2d(p, VIV_POOL_AVERAGE, 2, 2, 0, true, x);
+    nn_conv_to(p, &w->shortcut, 0, NULL, &from, y);
+    nn_release(p, mark);
+  } else if (y->x != x->x) {
+    memcpy(y->x, x->x, (size_t)nn_elements(x) * sizeof *x->x);
+  }
+  nn_map at = *x;
+  for (int32_t i = 0; i < last; i++) at = conv_last(p, &w->conv[i], &at);
+  nn_conv_to(p, &w->conv[last], VIV_RELU, y->x, &at, y);
+  nn_release(p, mark);
+}
+
+void nn_apply_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t wanted,
+                     nn_map maps[5]) {
+  int32_t last = 0;
+  for (int32_t s = 1; s < 5; s++)
+    if (wanted >> s & 1) last = s;
+  nn_map shape[5] = {{0}};
+  shapes(p, net, x, last, shape);
+  for (int32_t s = 0; s <= last; s++)
+    if (wanted >> s & 1) maps[s] = roomy(p, shape[s]);
+  /* Below the mark stays what was asked for; the rest goes when all is done. */
+  nn_mark mark = nn_here(p);
+  nn_map at = wanted & 1 ? maps[0] : roomy(p, shape[0]);
+  stem(p, net, x, &at);
+  const nn_resnet_block *block = net->block;
+  for (int32_t s = 0; s < last; s++) {
+    nn_map y = wanted >> (s + 1) & 1 ? maps[s + 1] : roomy(p, shape[s + 1]);
+    for (int32_t i = 0; i < net->spec.layers[s]; i++, block++) {
+      nn_pass_poll(p);
+      run_block(p, net, block, i ? &y : &at, &y);
+    }
+    at = y;
+  }
+  nn_release(p, mark);
+}

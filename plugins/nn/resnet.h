@@ -1,0 +1,60 @@
+/* ResNet and its relatives as a backbone: four stages of residual blocks, batch norms folded in.
+ *
+ *   x [B, 3, H, W] -> stem (stride 4 with its pool) -> stage 1 -> 2 -> 3 -> 4 (strides 4 to 32)
+ *   bottleneck:  y = relu(c3(relu(c2(relu(c1 x)))) + shortcut x), the stride on the 3x3 (v1.5)
+ *   basic:       y = relu(c2(relu(c1 x)) + shortcut x), the stride on the first
+ *
+ * Official: torchvision.models.resnet; transformers' ResNetModel and RTDetrResNetBackbone. */
+#ifndef PLUGINS_NN_RESNET_H
+#define PLUGINS_NN_RESNET_H
+
+#include "nn/modules.h"
+
+enum { NN_RESNET_BLOCKS = 128 };
+
+enum nn_resnet_names {
+  NN_RESNET_TORCHVISION = 0,  /* conv1, bn1, layer1.0.conv1, layer1.0.downsample.0 */
+  NN_RESNET_TRANSFORMERS = 1, /* embedder.embedder.convolution, encoder.stages.0.layers.0.layer.0,
+                                 layers.0.shortcut */
+  NN_RESNET_RT_DETR = 2       /* the same with a deep stem, and pools in the shortcuts */
+};
+
+typedef struct nn_resnet_spec {
+  int32_t names;       /* enum nn_resnet_names */
+  int32_t in_channels; /* 0: 3 */
+  int32_t stem;        /* channels; deep: half of them, half, all */
+  bool deep_stem;      /* three 3x3 convolutions instead of one 7x7 */
+  bool basic;          /* blocks of two 3x3 */
+  bool pool_shortcut;  /* ResNet-D: a shortcut averages 2x2 first instead of striding */
+  bool stride_first;   /* bottleneck: the stride on the first 1x1 */
+  bool dilation;       /* the last stage keeps the size and dilates instead (DC5) */
+  int32_t groups;      /* of the 3x3 of a bottleneck; 0: 1 */
+  int32_t layers[4];   /* blocks of each stage */
+  int32_t inner[4];    /* channels inside a bottleneck; unused by basic blocks */
+  int32_t out[4];      /* channels of each stage's map */
+  int32_t stride_one;  /* stride of the first stage; 0: 1 */
+  float eps;           /* of the norms; 0: 1e-5 */
+} nn_resnet_spec;
+
+typedef struct nn_resnet_block {
+  nn_conv conv[3];
+  nn_conv shortcut; /* w NULL: x itself */
+  bool pool;
+} nn_resnet_block;
+
+typedef struct nn_resnet {
+  nn_resnet_spec spec;
+  nn_conv stem[3];
+  nn_resnet_block block[NN_RESNET_BLOCKS]; /* stage after stage */
+} nn_resnet;
+
+/* "resnet50" and the like: blocks, kind, 64 channels and their multiples. False: no such name. */
+bool nn_resnet_named(viv_str name, nn_resnet_spec *spec);
+/* For every walk of the tables; spec is checked by the caller (blocks <= NN_RESNET_BLOCKS). */
+void nn_load_resnet(nn_loader *l, const nn_resnet_spec *spec, nn_resnet *net);
+/* maps[0]: after the stem's pool, maps[s]: after stage s, channels last. Filled are those with bit s
+ * of `wanted`; stages beyond the last wanted one are not computed. */
+void nn_apply_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t wanted,
+                     nn_map maps[5]);
+
+#endif
