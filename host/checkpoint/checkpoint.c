@@ -22,11 +22,12 @@ enum {
   ENDS = 64 << 10 /* bytes of each end of a file that the id covers */
 };
 
-/* One weight file: one of the two is set. */
+/* One weight file: one of the three is set. */
 typedef struct part {
   char *file; /* its name in the directory */
   viv__safetensors *safetensors;
   viv__pickle *pickle;
+  viv__gguf *gguf;
 } part;
 
 typedef struct ref {
@@ -59,6 +60,8 @@ struct viv_checkpoint {
   uint64_t bytes;
   viv_json *config;
   side_files *side;
+  viv__gguf *gguf; /* the only part, when that is one: it brings side files of its own */
+  bool alone;      /* opened by its own path: the folder's other files are not the model's */
 };
 
 static int32_t no_memory(viv_error *error, const char *where) {
@@ -100,15 +103,24 @@ static int32_t holds(const char *folder, const char *name) {
 /* ---- parts ---- */
 
 static int64_t part_count(const part *p) {
-  return p->safetensors ? viv__safetensors_count(p->safetensors) : viv__pickle_count(p->pickle);
+  return p->safetensors ? viv__safetensors_count(p->safetensors)
+         : p->gguf      ? viv__gguf_count(p->gguf)
+                        : viv__pickle_count(p->pickle);
 }
 
 static int32_t part_at(const part *p, int64_t index, viv_str *name, viv_tensor *out) {
   return p->safetensors ? viv__safetensors_at(p->safetensors, index, name, out)
+         : p->gguf      ? viv__gguf_at(p->gguf, index, name, out)
                         : viv__pickle_at(p->pickle, index, name, out);
 }
 
-/* Adds the file of that name: safetensors by its name's end, otherwise PyTorch's. */
+static const viv__map *part_map(const part *p) {
+  return p->safetensors ? viv__safetensors_map(p->safetensors)
+         : p->gguf      ? viv__gguf_map(p->gguf)
+                        : viv__pickle_map(p->pickle);
+}
+
+/* Adds the file of that name: safetensors and GGUF by its name's end, otherwise PyTorch's. */
 static int32_t add_part(viv_checkpoint *c, const char *file, viv_error *error) {
   part *grown = viv__realloc(c->parts, (c->part_count + 1) * sizeof *grown);
   if (!grown) return no_memory(error, file);
@@ -118,13 +130,15 @@ static int32_t add_part(viv_checkpoint *c, const char *file, viv_error *error) {
   int32_t status = !path ? no_memory(error, file)
                    : ends_with(file, ".safetensors")
                        ? viv__safetensors_open(path, &p.safetensors, error)
-                       : viv__pickle_open(path, &p.pickle, error);
+                   : ends_with(file, ".gguf") ? viv__gguf_open(path, &p.gguf, error)
+                                              : viv__pickle_open(path, &p.pickle, error);
   viv__free(path);
   if (status < 0) {
     viv__free(p.file);
     return status;
   }
   c->parts[c->part_count++] = p;
+  c->gguf = p.gguf;
   return VIV_OK;
 }
 
@@ -307,23 +321,24 @@ static void find_add(found *f, const char *name) {
   f->count++;
 }
 
-static int32_t list_weights(const char *folder, found *safetensors, found *pickles,
-                            viv_error *error) {
+enum { SAFETENSORS, PICKLES, GGUFS, KINDS };
+
+static int32_t list_weights(const char *folder, found files[KINDS], viv_error *error) {
   DIR *d = opendir(folder);
   if (!d)
     return VIV_FAIL(error, VIV_BAD_INPUT, folder, "can't list the folder: %s", strerror(errno));
   int32_t status = VIV_OK;
   for (struct dirent *e; status >= 0 && (e = readdir(d));) {
     if (e->d_name[0] == '.') continue;
-    bool st = ends_with(e->d_name, ".safetensors");
+    bool st = ends_with(e->d_name, ".safetensors"), gguf = ends_with(e->d_name, ".gguf");
     bool pt =
         ends_with(e->d_name, ".pt") || ends_with(e->d_name, ".pth") || ends_with(e->d_name, ".bin");
-    if ((!st && !pt) || is_other_state(e->d_name)) continue;
+    if ((!st && !pt && !gguf) || is_other_state(e->d_name)) continue;
     int32_t there = holds(folder, e->d_name);
     if (there < 0)
       status = no_memory(error, folder);
     else if (there)
-      find_add(st ? safetensors : pickles, e->d_name);
+      find_add(&files[st ? SAFETENSORS : gguf ? GGUFS : PICKLES], e->d_name);
   }
   closedir(d);
   return status;
@@ -334,13 +349,14 @@ static int32_t list_weights(const char *folder, found *safetensors, found *pickl
 static int32_t open_weights(viv_checkpoint *c, viv_error *error) {
   static const struct {
     const char *index, *usual;
-  } kinds[] = {{"model.safetensors.index.json", "model.safetensors"},
-               {"pytorch_model.bin.index.json", "pytorch_model.bin"}};
-  found files[2] = {0};
-  int32_t status = list_weights(c->dir, &files[0], &files[1], error);
+  } kinds[KINDS] = {{"model.safetensors.index.json", "model.safetensors"},
+                    {"pytorch_model.bin.index.json", "pytorch_model.bin"},
+                    {NULL, "model.gguf"}};
+  found files[KINDS] = {0};
+  int32_t status = list_weights(c->dir, files, error);
   if (status < 0) return status;
-  for (int k = 0; k < 2; k++) {
-    int32_t there = holds(c->dir, kinds[k].index);
+  for (int k = 0; k < KINDS; k++) {
+    int32_t there = kinds[k].index ? holds(c->dir, kinds[k].index) : 0;
     if (there < 0) return no_memory(error, c->dir);
     if (there) return open_index(c, kinds[k].index, error);
     there = holds(c->dir, kinds[k].usual);
@@ -350,7 +366,12 @@ static int32_t open_weights(viv_checkpoint *c, viv_error *error) {
       return status < 0 ? status : join(c, error);
     }
   }
-  for (int k = 0; k < 2; k++)
+  if (files[GGUFS].count > 1)
+    return VIV_FAIL(error, VIV_BAD_INPUT, c->dir,
+                    "the folder holds %d GGUF files (%.80s, %.80s%s): open one by its own path",
+                    files[GGUFS].count, files[GGUFS].first, files[GGUFS].second,
+                    files[GGUFS].count > 2 ? ", ..." : "");
+  for (int k = 0; k < GGUFS; k++)
     if (files[k].count > 1)
       return VIV_FAIL(
           error, VIV_BAD_INPUT, c->dir,
@@ -444,10 +465,11 @@ static int32_t open_file(viv_checkpoint *c, const char *path, viv_error *error) 
   viv__free(folder);
   if (status < 0) return status;
   if (ends_with(file, ".index.json")) return open_index(c, file, error);
-  if (ends_with(file, ".gguf") || ends_with(file, ".json"))
+  if (ends_with(file, ".json"))
     return VIV_FAIL(error, VIV_NEVER, path,
                     "not a checkpoint that can be read here: a folder, *.safetensors, *.bin, *.pt, "
-                    "*.pth or *.index.json is");
+                    "*.pth, *.gguf or *.index.json is");
+  c->alone = ends_with(file, ".gguf");
   status = add_part(c, file, error);
   return status < 0 ? status : join(c, error);
 }
@@ -497,6 +519,7 @@ void viv__checkpoint_close(viv_checkpoint *c) {
   for (uint32_t i = 0; i < c->part_count; i++) {
     viv__safetensors_close(c->parts[i].safetensors);
     viv__pickle_close(c->parts[i].pickle);
+    viv__gguf_close(c->parts[i].gguf);
     viv__free(c->parts[i].file);
   }
   viv__free(c->parts);
@@ -522,13 +545,46 @@ const char *viv__checkpoint_dir(const viv_checkpoint *c) {
   return c->dir;
 }
 
+const char *viv__checkpoint_folder(const viv_checkpoint *c) {
+  return c->alone ? NULL : c->dir;
+}
+
 const viv_json *viv__checkpoint_config(const viv_checkpoint *c) {
   return c->config;
 }
 
 /* ---- side files ---- */
 
-/* With the lock held: the side file of that name, read when this is the first time. */
+static int32_t side_of_gguf(const viv_checkpoint *c, viv_str name, side_file *f, viv_error *error) {
+  viv__buf text = {0};
+  int32_t status = viv__gguf_side(c->gguf, name, &text, error);
+  if (status < 0) {
+    viv__buf_free(&text);
+    return status;
+  }
+  f->text = text.ptr;
+  f->len = text.len;
+  return VIV_OK;
+}
+
+static int32_t side_of_folder(const viv_checkpoint *c, side_file *f, viv_error *error) {
+  char *path = viv__path_join(c->dir, f->name);
+  struct stat st;
+  int32_t status = VIV_OK;
+  if (!path)
+    status = no_memory(error, c->dir);
+  else if (stat(path, &st) != 0)
+    status = VIV_FAIL(error, VIV_NEVER, path, "the model has no such file: %s", strerror(errno));
+  else if (!S_ISREG(st.st_mode))
+    status = VIV_FAIL(error, VIV_BAD_INPUT, path, "a side file must be a regular file");
+  else
+    status = viv__read_file(path, MAX_SIDE_FILE, &f->text, &f->len, error);
+  viv__free(path);
+  return status;
+}
+
+/* With the lock held: the side file of that name, read when this is the first time. A GGUF file's
+ * own metadata counts before what lies beside it in its folder. */
 static int32_t side_get(const viv_checkpoint *c, viv_str name, side_file **out, viv_error *error) {
   if (!is_plain(name)) {
     char shown[VIV__SHOWN];
@@ -543,18 +599,10 @@ static int32_t side_get(const viv_checkpoint *c, viv_str name, side_file **out, 
   }
   side_file *f = viv__calloc(1, sizeof *f);
   if (f) f->name = viv__strndup(name.ptr, (size_t)name.len);
-  char *path = f && f->name ? viv__path_join(c->dir, f->name) : NULL;
-  struct stat st;
-  int32_t status = VIV_OK;
-  if (!path)
-    status = no_memory(error, c->dir);
-  else if (stat(path, &st) != 0)
-    status = VIV_FAIL(error, VIV_NEVER, path, "the model has no such file: %s", strerror(errno));
-  else if (!S_ISREG(st.st_mode))
-    status = VIV_FAIL(error, VIV_BAD_INPUT, path, "a side file must be a regular file");
-  else
-    status = viv__read_file(path, MAX_SIDE_FILE, &f->text, &f->len, error);
-  viv__free(path);
+  int32_t status = f && f->name ? VIV_NEVER : no_memory(error, c->dir);
+  if (status == VIV_NEVER && c->gguf) status = side_of_gguf(c, name, f, error);
+  if (status == VIV_NEVER && !c->alone) /* why the metadata serves not, is the better answer */
+    status = side_of_folder(c, f, c->gguf ? NULL : error);
   if (status < 0) {
     if (f) viv__free(f->name);
     viv__free(f);
@@ -631,9 +679,7 @@ void viv__checkpoint_id(const viv_checkpoint *c, char out[65]) {
   SHA2_CTX h;
   SHA256Init(&h);
   for (uint32_t i = 0; i < c->part_count; i++) {
-    const part *p = &c->parts[i];
-    const viv__map *map =
-        p->safetensors ? viv__safetensors_map(p->safetensors) : viv__pickle_map(p->pickle);
+    const viv__map *map = part_map(&c->parts[i]);
     size_t n = map->len < ENDS ? map->len : ENDS;
     hash_number(&h, map->len);
     SHA256Update(&h, map->data, n);

@@ -1,8 +1,8 @@
 /* A model directory as "tensor by name". Internal.
  *
  * Reads config.json, *.safetensors (one file, or shards with model.safetensors.index.json), and
- * PyTorch pickles (pytorch_model.bin, *.pt, *.pth; zip form and the older one). Weights are mapped
- * read-only. Every length, offset, overlap, shape product, dtype and name of these untrusted files
+ * PyTorch pickles (pytorch_model.bin, *.pt, *.pth; zip form and the older one) or GGUF, whose
+ * metadata stands for config.json and the tokenizer's files. Weights are mapped read-only. Every length, offset, overlap, shape product, dtype and name of these untrusted files
  * is checked against the file's size before it is used. Not checked: that a BOOL tensor's bytes are
  * 0 or 1, and zip checksums, since both would read all weights. A tensor's data may lie at any
  * address, odd ones included: files do not promise alignment.
@@ -21,8 +21,9 @@
  *
  * In a directory the first of these is taken: model.safetensors.index.json with its shards,
  * model.safetensors, the only *.safetensors, pytorch_model.bin.index.json with its shards,
- * pytorch_model.bin, the only *.pt, *.pth or *.bin (optimizers' states and the like not counted).
- * Several weight files without an index are refused.
+ * pytorch_model.bin, the only *.pt, *.pth or *.bin (optimizers' states and the like not counted),
+ * the only *.gguf. Several weight files without an index are refused. A GGUF file that is opened by
+ * its own path is the whole model: what lies beside it is not read.
  *
  * Failures: VIV_NEVER when there is nothing at path or the format is not read here, VIV_BAD_INPUT
  * for a damaged or hostile file, VIV_NOT_NOW without memory. The error names file, tensor and byte.
@@ -30,6 +31,8 @@
 int32_t viv__checkpoint_open(const char *path, viv_checkpoint **out, viv_error *error);
 void viv__checkpoint_close(viv_checkpoint *c);
 const char *viv__checkpoint_dir(const viv_checkpoint *c); /* the resolved directory */
+/* The folder whose side files are the model's; NULL for a GGUF file on its own. */
+const char *viv__checkpoint_folder(const viv_checkpoint *c);
 const viv_json *viv__checkpoint_config(const viv_checkpoint *c);
 /* Bytes of a side file in the directory ("tokenizer.json"), at most 64 MiB; VIV_NEVER when absent.
  * Names with '/' and ".." are refused. Read once; lives as long as the checkpoint. [any] */
@@ -59,9 +62,15 @@ int32_t viv__safetensors_at(const viv__safetensors *s, int64_t index, viv_str *n
                             viv_tensor *out);
 int32_t viv__safetensors_find(const viv__safetensors *s, viv_str name, viv_tensor *out);
 
-/* Writes a safetensors file: names [n], tensors [n]. */
+/* Writes a safetensors file: names [n], tensors [n]. Tensors of block formats are written as bytes
+ * with a note in __metadata__, see docs/formats.md. */
 int32_t viv__safetensors_write(const char *path, const viv_str *names, const viv_tensor *tensors,
                                int64_t n, viv_error *error);
+/* The same with data that is made when its turn comes: tensors[i].data is not read, make gives the
+ * bytes of tensor i, which stay valid until its next call. The file only appears when all is well. */
+typedef int32_t (*viv__tensor_fn)(void *ctx, int64_t i, const void **data, viv_error *error);
+int32_t viv__safetensors_make(const char *path, const viv_str *names, const viv_tensor *tensors,
+                              int64_t n, viv__tensor_fn make, void *ctx, viv_error *error);
 
 /* A PyTorch file on its own. Same shape; from memory for the fuzzer. The top-level dict's tensors
  * are taken; when it has none, those of the first of state_dict, model_state_dict, model, module,
@@ -75,4 +84,18 @@ int32_t viv__pickle_parse(const void *data, size_t len, const char *name, viv__p
 void viv__pickle_close(viv__pickle *p);
 int64_t viv__pickle_count(const viv__pickle *p);
 int32_t viv__pickle_at(const viv__pickle *p, int64_t index, viv_str *name, viv_tensor *out);
+
+/* A GGUF file on its own; from memory for the fuzzer. Names are those of the official release, block
+ * formats are served as they lie. Other architectures than the Llama family: VIV_NEVER. */
+typedef struct viv__gguf viv__gguf;
+int32_t viv__gguf_open(const char *path, viv__gguf **out, viv_error *error);
+int32_t viv__gguf_parse(const void *data, size_t len, const char *name, viv__gguf **out,
+                        viv_error *error);
+void viv__gguf_close(viv__gguf *g);
+int64_t viv__gguf_count(const viv__gguf *g);
+int32_t viv__gguf_at(const viv__gguf *g, int64_t index, viv_str *name, viv_tensor *out);
+int32_t viv__gguf_find(const viv__gguf *g, viv_str name, viv_tensor *out);
+/* Appends what the metadata says in the place of that side file: config.json, tokenizer.json or
+ * tokenizer_config.json. VIV_NEVER: nothing, or a tokenizer that is not known here. */
+int32_t viv__gguf_side(const viv__gguf *g, viv_str name, viv__buf *out, viv_error *error);
 #endif

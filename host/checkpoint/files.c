@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -145,4 +147,29 @@ int64_t viv__names_find(const viv__names *t, viv_str name) {
 void viv__names_free(viv__names *table) {
   viv__free(table->slots);
   *table = (viv__names){0};
+}
+
+/* ---- where tensors lie ---- */
+
+/* Empty spans go to the end. */
+static int by_begin(const void *a, const void *b) {
+  const viv__span *x = a, *y = b;
+  bool no_x = x->begin == x->end, no_y = y->begin == y->end;
+  if (no_x != no_y) return no_x ? 1 : -1;
+  if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+  return x->index < y->index ? -1 : x->index > y->index;
+}
+
+int32_t viv__spans_check(viv__span *spans, size_t n, const char *file, const viv_str *names,
+                         viv_error *error) {
+  if (n) qsort(spans, n, sizeof *spans, by_begin);
+  for (size_t i = 1; i < n && spans[i].begin < spans[i].end; i++) {
+    if (spans[i].begin >= spans[i - 1].end) continue;
+    char where[VIV__PLACE], one[VIV__SHOWN], two[VIV__SHOWN];
+    viv__place(where, file, "tensor '%s'", viv__shown(one, names[spans[i].index]));
+    return VIV_FAIL(error, VIV_BAD_INPUT, where,
+                    "its data, from byte %" PRIu64 ", overlaps tensor '%s', which ends at %" PRIu64,
+                    spans[i].begin, viv__shown(two, names[spans[i - 1].index]), spans[i - 1].end);
+  }
+  return VIV_OK;
 }

@@ -21,6 +21,8 @@ void viv__map_close(viv__map *map);
 /* The mapping behind an open file, for the fingerprint of its ends. */
 struct viv__safetensors;
 struct viv__pickle;
+struct viv__gguf;
+const viv__map *viv__gguf_map(const struct viv__gguf *g);
 const viv__map *viv__safetensors_map(const struct viv__safetensors *s);
 const viv__map *viv__pickle_map(const struct viv__pickle *p);
 
@@ -48,6 +50,17 @@ typedef struct viv__names {
 int32_t viv__names_build(viv__names *table, const viv_str *names, size_t n, size_t *twice);
 int64_t viv__names_find(const viv__names *table, viv_str name); /* -1: none */
 void viv__names_free(viv__names *table);
+
+/* ---- where tensors lie ---- */
+
+typedef struct viv__span {
+  uint64_t begin, end;
+  int64_t index; /* into names */
+} viv__span;
+/* Refuses tensors that share bytes, which would let one entry's data pass for another's. Sorts the
+ * spans; empty ones don't count. */
+int32_t viv__spans_check(viv__span *spans, size_t n, const char *file, const viv_str *names,
+                         viv_error *error);
 
 /* ---- stored zip archives (zip.c) ---- */
 

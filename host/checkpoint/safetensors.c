@@ -6,7 +6,10 @@
  * The header is scanned here rather than by cJSON: offsets need 64 bits, which a double can't hold,
  * a name must not be cut at an escaped NUL, and a header may be 100 MB long. Tensors that overlap
  * are refused, gaps between them are not. What a BOOL tensor's bytes hold is not checked: that
- * would read the data. */
+ * would read the data.
+ *
+ * A tensor in a block format stands there as U8 [rows..., bytes of a row], and __metadata__ says what
+ * it is: "viv.block.NAME": "Q4_1 [1536, 576]" (docs/formats.md). It is served as that block tensor. */
 #include "checkpoint/checkpoint.h"
 
 #include <errno.h>
@@ -22,11 +25,19 @@
 #define MAX_HEADER ((uint64_t)100 * 1000 * 1000)
 enum { MAX_NESTING = 32 };
 
+static const char block_prefix[] = "viv.block."; /* keys of __metadata__ */
+enum { PREFIX = sizeof block_prefix - 1 };
+
 typedef struct entry {
   uint64_t begin, end; /* in the data section */
   int32_t dtype, ndim;
   int64_t shape[VIV_MAX_DIMS];
 } entry;
+
+/* "viv.block.NAME": "DTYPE [shape]" */
+typedef struct note {
+  viv_str name, text;
+} note;
 
 struct viv__safetensors {
   viv__map map;
@@ -37,6 +48,8 @@ struct viv__safetensors {
   entry *entries;
   char *pool;
   viv__names table;
+  note *notes; /* until the header is read */
+  int64_t note_count, note_cap;
 };
 
 /* ---- the scanner ---- */
@@ -241,12 +254,101 @@ static int32_t skip(scan *c, int depth) {
   return c->p == first ? BAD(c, "this is not a JSON value") : VIV_OK;
 }
 
+/* ---- __metadata__ ---- */
+
+static int32_t add_note(scan *c, viv_str key, viv_str text) {
+  viv__safetensors *s = c->s;
+  if (s->note_count == s->note_cap) {
+    int64_t cap = s->note_cap ? s->note_cap * 2 : 64;
+    note *notes = viv__realloc(s->notes, (size_t)cap * sizeof *notes);
+    if (!notes) return VIV_FAIL(c->error, VIV_NOT_NOW, place(c), "no memory for __metadata__");
+    s->notes = notes;
+    s->note_cap = cap;
+  }
+  s->notes[s->note_count++] = (note){{key.ptr + PREFIX, key.len - PREFIX}, text};
+  return VIV_OK;
+}
+
+/* Keeps what concerns blocks, passes over the rest. */
+static int32_t read_metadata(scan *c) {
+  int32_t status = VIV_OK;
+  space(c);
+  if (c->p == c->end || *c->p != '{') return skip(c, 1);
+  c->p++;
+  if (take(c, '}')) return VIV_OK;
+  do {
+    viv_str key, text;
+    if ((status = string(c, &key)) < 0) return status;
+    if ((status = expect(c, ':', "a key")) < 0) return status;
+    if (key.len <= PREFIX || memcmp(key.ptr, block_prefix, PREFIX) != 0) {
+      if ((status = skip(c, 2)) < 0) return status;
+      continue;
+    }
+    if ((status = string(c, &text)) < 0) return status;
+    if ((status = add_note(c, key, text)) < 0) return status;
+  } while (take(c, ','));
+  return expect(c, '}', "the metadata");
+}
+
+/* "Q4_1 [1536, 576]" */
+static bool parse_note(viv_str text, int32_t *dtype, int32_t *ndim, int64_t shape[VIV_MAX_DIMS]) {
+  const char *p = text.ptr, *end = text.ptr + text.len;
+  const char *space = text.len ? memchr(p, ' ', text.len) : NULL;
+  if (!space || space + 1 == end || space[1] != '[' || end[-1] != ']') return false;
+  *dtype = viv__dtype_named((viv_str){p, (uint64_t)(space - p)});
+  *ndim = 0;
+  for (p = space + 2; p < end; p += *p == ',' ? 2 : 1) {
+    uint64_t value = 0;
+    const char *first = p;
+    for (; *p >= '0' && *p <= '9'; p++) {
+      if (value > INT64_MAX / 10 - 1) return false;
+      value = value * 10 + (uint64_t)(*p - '0');
+    }
+    if (p == first || *ndim == VIV_MAX_DIMS || !value) return false;
+    if (*p != ']' && (*p != ',' || p[1] != ' ')) return false;
+    shape[(*ndim)++] = (int64_t)value;
+    if (*p == ']') return p + 1 == end && viv__is_block(*dtype);
+  }
+  return false;
+}
+
+/* Turns the tensors of the notes into what they stand for. */
+static int32_t apply_notes(viv__safetensors *s, const char *file, viv_error *error) {
+  for (int64_t i = 0; i < s->note_count; i++) {
+    char where[VIV__PLACE], shown[VIV__SHOWN], text[VIV__SHOWN];
+    int32_t dtype = 0, ndim = 0;
+    int64_t shape[VIV_MAX_DIMS];
+    int64_t at = viv__names_find(&s->table, s->notes[i].name);
+    viv__shown(text, s->notes[i].text);
+    viv__place(where, file, "tensor '%s'", viv__shown(shown, s->notes[i].name));
+    if (at < 0)
+      return VIV_FAIL(error, VIV_BAD_INPUT, where, "__metadata__ speaks of it, the file lacks it");
+    if (!parse_note(s->notes[i].text, &dtype, &ndim, shape))
+      return VIV_FAIL(error, VIV_BAD_INPUT, where,
+                      "__metadata__ says \"%s\"; a block format and a shape, \"Q4_1 [1536, 576]\", "
+                      "are expected",
+                      text);
+    entry *e = &s->entries[at];
+    bool fits = e->dtype == VIV_U8 && e->ndim == ndim &&
+                (uint64_t)e->shape[ndim - 1] == viv__row_bytes(dtype, shape[ndim - 1]);
+    for (int32_t d = 0; d + 1 < ndim; d++) fits = fits && e->shape[d] == shape[d];
+    if (!fits)
+      return VIV_FAIL(error, VIV_BAD_INPUT, where,
+                      "__metadata__ says \"%s\", which needs U8 rows of %" PRIu64 " bytes", text,
+                      viv__row_bytes(dtype, shape[ndim - 1]));
+    e->dtype = dtype;
+    e->shape[ndim - 1] = shape[ndim - 1];
+  }
+  viv__free(s->notes);
+  s->notes = NULL;
+  return VIV_OK;
+}
+
 /* ---- tensors ---- */
 
 static int32_t dtype_of(viv_str name) {
-  for (int32_t d = VIV_F32; d <= VIV_BOOL; d++)
-    if (viv__str_eq(name, viv__dtype_name(d))) return d;
-  return 0;
+  int32_t dtype = viv__dtype_named(name);
+  return viv__is_block(dtype) ? 0 : dtype;
 }
 
 static int32_t read_shape(scan *c, entry *e) {
@@ -371,7 +473,7 @@ static int32_t read_header(scan *c) {
         if (metadata) return BAD(c, "\"__metadata__\" stands twice");
         metadata = true;
         if ((status = expect(c, ':', "\"__metadata__\"")) < 0) return status;
-        if ((status = skip(c, 1)) < 0) return status;
+        if ((status = read_metadata(c)) < 0) return status;
         continue;
       }
       if (!name.len) return BAD(c, "a tensor has an empty name");
@@ -390,37 +492,13 @@ static int32_t read_header(scan *c) {
   return c->p == c->end ? VIV_OK : BAD(c, "text follows the header's closing '}'");
 }
 
-typedef struct span {
-  uint64_t begin, end;
-  int64_t index;
-} span;
-
-static int by_begin(const void *a, const void *b) {
-  const span *x = a, *y = b;
-  if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-  return x->index < y->index ? -1 : x->index > y->index;
-}
-
-/* Two tensors that share bytes would let one entry's data pass for another's. */
 static int32_t check_overlaps(const viv__safetensors *s, const char *file, viv_error *error) {
-  span *spans = viv__malloc((size_t)s->count * sizeof *spans);
+  viv__span *spans = viv__malloc((size_t)s->count * sizeof *spans);
   if (!spans)
     return VIV_FAIL(error, VIV_NOT_NOW, file, "no memory for %" PRId64 " tensors", s->count);
-  size_t n = 0;
   for (int64_t i = 0; i < s->count; i++)
-    if (s->entries[i].begin < s->entries[i].end)
-      spans[n++] = (span){s->entries[i].begin, s->entries[i].end, i};
-  qsort(spans, n, sizeof *spans, by_begin);
-  int32_t status = VIV_OK;
-  for (size_t i = 1; i < n && status == VIV_OK; i++) {
-    if (spans[i].begin >= spans[i - 1].end) continue;
-    char where[VIV__PLACE], one[VIV__SHOWN], two[VIV__SHOWN];
-    viv__place(where, file, "tensor '%s'", viv__shown(one, s->names[spans[i].index]));
-    status =
-        VIV_FAIL(error, VIV_BAD_INPUT, where,
-                 "its data, from byte %" PRIu64 ", overlaps tensor '%s', which ends at %" PRIu64,
-                 spans[i].begin, viv__shown(two, s->names[spans[i - 1].index]), spans[i - 1].end);
-  }
+    spans[i] = (viv__span){s->entries[i].begin, s->entries[i].end, i};
+  int32_t status = viv__spans_check(spans, (size_t)s->count, file, s->names, error);
   viv__free(spans);
   return status;
 }
@@ -465,7 +543,8 @@ static int32_t parse(viv__safetensors *s, const char *file, viv_error *error) {
     viv__place(where, file, "tensor '%s'", viv__shown(shown, s->names[twice]));
     return VIV_FAIL(error, VIV_BAD_INPUT, where, "two tensors have this name");
   }
-  return check_overlaps(s, file, error);
+  status = check_overlaps(s, file, error);
+  return status < 0 ? status : apply_notes(s, file, error);
 }
 
 /* ---- the doors ---- */
@@ -504,6 +583,7 @@ void viv__safetensors_close(viv__safetensors *s) {
   viv__free(s->names);
   viv__free(s->entries);
   viv__free(s->pool);
+  viv__free(s->notes);
   viv__map_close(&s->map);
   viv__free(s);
 }
@@ -545,12 +625,17 @@ static int32_t check_tensor(const char *path, viv_str name, const viv_tensor *t,
       viv__str_eq(name, "__metadata__"))
     return VIV_FAIL(error, VIV_BAD_INPUT, where,
                     "a name must be valid UTF-8, not empty, without NUL, not \"__metadata__\"");
-  uint64_t bytes = viv__dtype_size(t->dtype);
-  if (!bytes) return VIV_FAIL(error, VIV_BAD_INPUT, where, "there is no dtype %d", t->dtype);
   if (t->ndim < 0 || t->ndim > VIV_MAX_DIMS)
     return VIV_FAIL(error, VIV_BAD_INPUT, where, "%d dimensions; 0 to %d can be written", t->ndim,
                     VIV_MAX_DIMS);
-  for (int32_t i = 0; i < t->ndim; i++)
+  bool block = viv__is_block(t->dtype);
+  uint64_t bytes = viv__dtype_size(t->dtype);
+  if (block) bytes = t->ndim ? viv__row_bytes(t->dtype, t->shape[t->ndim - 1]) : 0;
+  if (!bytes)
+    return VIV_FAIL(error, VIV_BAD_INPUT, where,
+                    block ? "rows are no whole blocks of %s" : "there is no dtype %s",
+                    viv__dtype_name(t->dtype));
+  for (int32_t i = 0; i < t->ndim - block; i++)
     if (t->shape[i] < 0 || __builtin_mul_overflow(bytes, (uint64_t)t->shape[i], &bytes))
       return VIV_FAIL(error, VIV_BAD_INPUT, where, "dimension %d is negative or too large", i);
   if (bytes != t->bytes)
@@ -577,20 +662,56 @@ static bool write_all(int fd, const void *data, uint64_t len) {
  * other readers refuse. Within one size the caller's order is kept. */
 static const size_t element_sizes[] = {8, 4, 2, 1};
 
+static size_t element_size(const viv_tensor *t) {
+  return viv__is_block(t->dtype) ? 1 : viv__dtype_size(t->dtype);
+}
+
+static void shape_text(viv__buf *b, const viv_tensor *t, bool stored) {
+  for (int32_t d = 0; d < t->ndim; d++) {
+    int64_t size = t->shape[d];
+    if (stored && d + 1 == t->ndim && viv__is_block(t->dtype))
+      size = (int64_t)viv__row_bytes(t->dtype, size);
+    viv__buf_fmt(b, "%s%" PRId64, !d ? "" : stored ? "," : ", ", size);
+  }
+}
+
+/* What the tensors of block formats are. */
+static void metadata_text(viv__buf *b, const viv_str *names, const viv_tensor *tensors, int64_t n) {
+  bool any = false;
+  for (int64_t i = 0; i < n; i++) {
+    if (!viv__is_block(tensors[i].dtype)) continue;
+    viv__buf key = {0};
+    viv__buf_str(&key, block_prefix);
+    viv__buf_add(&key, names[i].ptr, (size_t)names[i].len);
+    viv__buf_str(b, any ? "," : "\"__metadata__\":{");
+    any = true;
+    if (key.failed)
+      b->failed = true;
+    else
+      viv__buf_json(b, (viv_str){key.ptr, key.len});
+    viv__buf_free(&key);
+    viv__buf_fmt(b, ":\"%s [", viv__dtype_name(tensors[i].dtype));
+    shape_text(b, &tensors[i], false);
+    viv__buf_str(b, "]\"");
+  }
+  if (any) viv__buf_str(b, "},"); /* at least the tensor that it speaks of follows */
+}
+
 static void header_text(viv__buf *b, const viv_str *names, const viv_tensor *tensors, int64_t n) {
   uint64_t at = 0;
   bool first = true;
   viv__buf_str(b, "{");
+  metadata_text(b, names, tensors, n);
   for (int k = 0; k < 4; k++) {
     for (int64_t i = 0; i < n; i++) {
       const viv_tensor *t = &tensors[i];
-      if (viv__dtype_size(t->dtype) != element_sizes[k]) continue;
+      if (element_size(t) != element_sizes[k]) continue;
       if (!first) viv__buf_str(b, ",");
       first = false;
       viv__buf_json(b, names[i]);
-      viv__buf_fmt(b, ":{\"dtype\":\"%s\",\"shape\":[", viv__dtype_name(t->dtype));
-      for (int32_t d = 0; d < t->ndim; d++)
-        viv__buf_fmt(b, "%s%" PRId64, d ? "," : "", t->shape[d]);
+      viv__buf_fmt(b, ":{\"dtype\":\"%s\",\"shape\":[",
+                   viv__is_block(t->dtype) ? "U8" : viv__dtype_name(t->dtype));
+      shape_text(b, t, true);
       viv__buf_fmt(b, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", at, at + t->bytes);
       at += t->bytes;
     }
@@ -599,8 +720,26 @@ static void header_text(viv__buf *b, const viv_str *names, const viv_tensor *ten
   while (!b->failed && b->len % 8) viv__buf_add(b, " ", 1);
 }
 
+/* The data of all tensors in the header's order; false: errno says why, or *status does. */
+static bool write_data(int fd, const viv_tensor *tensors, int64_t n, viv__tensor_fn make, void *ctx,
+                       int32_t *status, viv_error *error) {
+  for (int k = 0; k < 4; k++)
+    for (int64_t i = 0; i < n; i++) {
+      if (element_size(&tensors[i]) != element_sizes[k]) continue;
+      const void *data = tensors[i].data;
+      if (make && (*status = make(ctx, i, &data, error)) < 0) return false;
+      if (!write_all(fd, data, tensors[i].bytes)) return false;
+    }
+  return true;
+}
+
 int32_t viv__safetensors_write(const char *path, const viv_str *names, const viv_tensor *tensors,
                                int64_t n, viv_error *error) {
+  return viv__safetensors_make(path, names, tensors, n, NULL, NULL, error);
+}
+
+int32_t viv__safetensors_make(const char *path, const viv_str *names, const viv_tensor *tensors,
+                              int64_t n, viv__tensor_fn make, void *ctx, viv_error *error) {
   for (int64_t i = 0; i < n; i++) {
     int32_t status = check_tensor(path, names[i], &tensors[i], error);
     if (status < 0) return status;
@@ -629,11 +768,8 @@ int32_t viv__safetensors_write(const char *path, const viv_str *names, const viv
     int fd = open(temporary.ptr, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     uint8_t length[8];
     for (int i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)header.len >> 8 * i);
-    bool good = fd >= 0 && write_all(fd, length, 8) && write_all(fd, header.ptr, header.len);
-    for (int k = 0; k < 4; k++)
-      for (int64_t i = 0; i < n && good; i++)
-        if (viv__dtype_size(tensors[i].dtype) == element_sizes[k])
-          good = write_all(fd, tensors[i].data, tensors[i].bytes);
+    bool good = fd >= 0 && write_all(fd, length, 8) && write_all(fd, header.ptr, header.len) &&
+                write_data(fd, tensors, n, make, ctx, &status, error);
     int why = errno;
     if (fd >= 0 && close(fd) != 0 && good) {
       good = false;
@@ -644,7 +780,8 @@ int32_t viv__safetensors_write(const char *path, const viv_str *names, const viv
       why = errno;
     }
     if (!good) {
-      status = VIV_FAIL(error, VIV_NOT_NOW, path, "can't write the file: %s", strerror(why));
+      if (status >= 0)
+        status = VIV_FAIL(error, VIV_NOT_NOW, path, "can't write the file: %s", strerror(why));
       if (fd >= 0) unlink(temporary.ptr);
     }
   }

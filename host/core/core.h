@@ -12,6 +12,7 @@
 #include "base/base.h"
 #include "checkpoint/checkpoint.h"
 #include "compute/compute.h"
+#include "template/template.h"
 #include "text/tokenizer.h"
 #include "vivarium/compute.h"
 #include "vivarium/model.h"
@@ -179,7 +180,8 @@ struct viv_model {
   int32_t *eos;
   viv__tokenizer *tokenizer; /* NULL: none */
   char *tokenizer_error;     /* why there is none */
-  viv_str tokenizer_config;
+  viv__chat *chat;           /* its chat templates, or NULL */
+  char *chat_error;          /* why there are none */
   struct viv__engine *engine; /* token models: see tasks/tokens.h */
 
   pthread_t thread;

@@ -53,8 +53,11 @@ static int32_t prepare(viv_runtime *rt, const char *path, const char *params, vi
     return VIV_FAIL(error, VIV_BUG, m->plugin->id,
                     "its manifest promises " VIV_MODEL_ID ", the plugin does not offer it whole");
   const char *dir = viv__checkpoint_dir(m->checkpoint), *base = strrchr(dir, '/');
-  m->name = viv__strdup(base && base[1] ? base + 1 : dir);
-  m->path = viv__strdup(dir);
+  /* A file that is the whole model goes by its own name. */
+  const char *file = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+  bool alone = !viv__checkpoint_folder(m->checkpoint);
+  m->name = viv__strdup(alone ? file : base && base[1] ? base + 1 : dir);
+  m->path = alone ? viv__path_join(dir, file) : viv__strdup(dir);
   if (!m->name || !m->path) return VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
   m->weight_bytes = viv__checkpoint_bytes(m->checkpoint);
   *source = (viv_model_source){.struct_size = sizeof *source,
@@ -79,6 +82,8 @@ static uint64_t fixed_bytes(const viv_model *m) {
 static void discard(viv_model *m) {
   viv__tokenizer_close(m->tokenizer);
   viv__free(m->tokenizer_error);
+  viv__chat_close(m->chat);
+  viv__free(m->chat_error);
   viv__arena_free(m->arena);
   viv__checkpoint_close(m->checkpoint);
   viv__json_free(m->params);
@@ -112,15 +117,37 @@ static viv_model *model_new(viv_runtime *rt) {
   return m;
 }
 
-static int32_t load_tokenizer(viv_model *m, viv_error *error) {
-  viv_str json;
+/* A model without a usable chat template still continues texts; messages will say why not. */
+static int32_t load_chat(viv_model *m, viv_str config, viv_error *error) {
+  viv_str jinja;
   viv_error why = VIV_ERROR_INIT;
-  if (viv__checkpoint_read(m->checkpoint, "tokenizer_config.json", &m->tokenizer_config, NULL) < 0)
-    m->tokenizer_config = (viv_str){NULL, 0};
-  int32_t status = viv__checkpoint_read(m->checkpoint, "tokenizer.json", &json, &why);
-  if (status == VIV_OK)
-    status = viv__tokenizer_open(json, m->tokenizer_config, &m->tokenizer, &why);
-  if (status == VIV_OK) return VIV_OK;
+  if (viv__checkpoint_read(m->checkpoint, "chat_template.jinja", &jinja, NULL) < 0)
+    jinja = (viv_str){NULL, 0};
+  int32_t status = viv__chat_open(config, jinja, &m->chat, &why);
+  if (status == VIV_NOT_NOW) {
+    if (error && VIV_HAS(error, message)) *error = why;
+    return status;
+  }
+  viv__buf b = {0};
+  viv__buf_fmt(&b, "%s: %s", why.where, why.message);
+  if (status < 0) m->chat_error = viv__strdup(b.ptr ? b.ptr : why.message);
+  viv__buf_free(&b);
+  return VIV_OK;
+}
+
+static int32_t read_checkpoint(void *checkpoint, const char *name, viv_str *bytes,
+                               viv_error *error) {
+  return viv__checkpoint_read(checkpoint, name, bytes, error);
+}
+
+static int32_t load_tokenizer(viv_model *m, viv_error *error) {
+  viv_str config;
+  viv_error why = VIV_ERROR_INIT;
+  if (viv__checkpoint_read(m->checkpoint, "tokenizer_config.json", &config, NULL) < 0)
+    config = (viv_str){NULL, 0};
+  int32_t status = viv__tokenizer_open_files(read_checkpoint, m->checkpoint, config, &m->tokenizer,
+                                             &why);
+  if (status == VIV_OK) return load_chat(m, config, error);
   if (status == VIV_NOT_NOW) {
     if (error && VIV_HAS(error, message)) *error = why;
     return status;
@@ -246,9 +273,10 @@ static uint64_t parameters(const viv_model *m) {
   for (int64_t i = 0; i < viv__tensor_count(m->checkpoint); i++) {
     viv_str name;
     viv_tensor t = {.struct_size = sizeof t};
-    size_t size =
-        viv__tensor_at(m->checkpoint, i, &name, &t) == VIV_OK ? viv__dtype_size(t.dtype) : 0;
-    if (size) n += t.bytes / size;
+    if (viv__tensor_at(m->checkpoint, i, &name, &t) < 0) continue;
+    uint64_t elements = 1;
+    for (int32_t d = 0; d < t.ndim; d++) elements *= (uint64_t)t.shape[d];
+    n += elements;
   }
   return n;
 }
@@ -292,14 +320,12 @@ int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
         &b, ",\"vocab_size\":%d,\"n_layers\":%d,\"d_model\":%d,\"context_max\":%lld,\"caps\":%u",
         m->info.vocab_size, m->info.n_layers, m->info.d_model, (long long)m->info.context_max,
         m->info.caps);
-    char *text = NULL;
-    size_t len = 0;
-    viv_json *none = NULL;
-    bool chat = m->tokenizer && viv__json_parse("[]", 2, "", &none, NULL) == VIV_OK &&
-                viv__chat_render(m->tokenizer_config, none, true, &text, &len, NULL) == VIV_OK;
-    viv__json_free(none);
-    viv__free(text);
-    viv__buf_fmt(&b, ",\"chat\":%s,\"tokenizer\":", chat ? "true" : "false");
+    viv__buf_fmt(&b, ",\"chat\":%s", m->chat ? "true" : "false");
+    if (m->chat_error) {
+      viv__buf_str(&b, ",\"chat_error\":");
+      viv__buf_json(&b, viv__str(m->chat_error));
+    }
+    viv__buf_str(&b, ",\"tokenizer\":");
     viv__buf_json(&b, viv__str(m->tokenizer         ? ""
                                : m->tokenizer_error ? m->tokenizer_error
                                                     : "none"));

@@ -2,6 +2,7 @@
  * Exactly one thread executes a model at any time (the flag busy): its worker, or a caller inside
  * viv_run_inline. */
 #include "core/core.h"
+#include "tasks/schema.h"
 #include "tasks/tokens.h"
 
 #include <stdlib.h>
@@ -53,6 +54,7 @@ static int32_t begin(viv_model *m, viv_job *job, viv_error *error) {
   if (m->token) return viv__tokens_begin(m, job, error);
   if (!m->api->job_begin)
     return VIV_FAIL(error, VIV_NEVER, m->plugin->id, "the plugin runs no jobs");
+  if ((status = viv__decode_inputs(job, error)) < 0) return status;
   status = m->api->job_begin(m->handle, &job->request, job, &job->plugin_job, error);
   if (status >= 0 && !job->plugin_job)
     return VIV_FAIL(error, VIV_BUG, m->plugin->id, "job_begin answered OK without a job");

@@ -20,8 +20,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (viv__safetensors_at(s, i, &name, &t) < 0 || viv__safetensors_find(s, name, &found) < 0 ||
         found.data != t.data || !name.len || !viv__utf8_valid(name.ptr, name.len))
       abort();
+    bool block = viv__is_block(t.dtype);
     uint64_t bytes = viv__dtype_size(t.dtype);
-    for (int32_t d = 0; d < t.ndim; d++) bytes *= (uint64_t)t.shape[d];
+    if (block) bytes = viv__row_bytes(t.dtype, t.shape[t.ndim - 1]);
+    for (int32_t d = 0; d < t.ndim - block; d++) bytes *= (uint64_t)t.shape[d];
     if (bytes != t.bytes) abort();
     for (uint64_t k = 0; k < t.bytes; k++) sum += ((const uint8_t *)t.data)[k];
   }

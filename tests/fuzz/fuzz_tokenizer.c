@@ -3,7 +3,8 @@
  * detokenize.c for why not there).
  *
  *   clang-14 -g -O1 -fsanitize=fuzzer,address,undefined -std=c11 -D_GNU_SOURCE -Iabi -Ihost \
- *     tests/fuzz/fuzz_tokenizer.c host/text/[a-z]*.c host/base/[a-z]*.c -lcjson -lmd -lm -o fuzz
+ *     tests/fuzz/fuzz_tokenizer.c host/text/[a-z]*.c host/base/[a-z]*.c -lcjson -lmd \
+ *     -lpcre2-8 -lutf8proc -lm -o fuzz
  *   ./fuzz NEW tests/fuzz/corpus/tokenizer */
 #include "text/tokenizer.h"
 
@@ -39,6 +40,27 @@ static void decode_both(const viv__tokenizer *t, const int32_t *ids, size_t n, b
   viv__free(whole);
 }
 
+/* Everything that an encoding holds, of one text and of a pair, with the file's own truncation and
+ * padding; each place lies within the text. */
+static void encode_all(const viv__tokenizer *t, viv_str text) {
+  viv__text_pair batch[2] = {{.text = text}, {.text = text, .pair = text}};
+  viv__encode_options options = {.add_special = true, .parse_special = true};
+  options.truncation = viv__tokenizer_truncation(t);
+  options.padding = viv__tokenizer_padding(t);
+  if (options.padding.length > 4096 || options.padding.multiple > 4096) options.padding.on = false;
+  for (int mode = 0; mode < 2; mode++) {
+    viv__encodings made;
+    options.code_points = mode;
+    if (viv__tokenizer_encode_batch(t, batch, 2, &options, &made, NULL) < 0) continue;
+    for (size_t i = 0; i < made.n; i++)
+      for (size_t k = 0; k < made.item[i].n; k++) {
+        const viv__encoded *token = &made.item[i].token[k];
+        check(token->text.ptr && viv__utf8_valid(token->text.ptr, token->text.len));
+      }
+    viv__encodings_free(&made);
+  }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const uint8_t *nul = size ? memchr(data, 0, size) : NULL;
   size_t len = nul ? (size_t)(nul - data) : size, rest = nul ? size - len - 1 : 0;
@@ -50,6 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
   }
   bool compare = !len || !memmem(data, len, "ByteFallback", 12);
+  encode_all(t, text);
   for (int mode = 0; mode < 4; mode++) {
     int32_t *ids;
     size_t n;
@@ -58,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       decode_both(t, ids, n, mode & 1, compare);
       viv__free(ids);
     } else {
-      check(status == VIV_BAD_INPUT && !viv__utf8_valid(text.ptr, text.len));
+      check(status == VIV_BAD_INPUT && error.message[0] != 0);
     }
   }
   /* Ids that no text gave. */

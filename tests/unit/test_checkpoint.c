@@ -522,7 +522,9 @@ Test(checkpoint, absent_and_wrong_paths) {
   write_text("notes.txt", "hello");
   refuse_open(in_folder("notes.txt"), VIV_BAD_INPUT, "neither a zip archive nor a pickle");
   write_text("model.gguf", "GGUF");
-  refuse_open(in_folder("model.gguf"), VIV_NEVER, "*.safetensors");
+  refuse_open(in_folder("model.gguf"), VIV_BAD_INPUT, "the file ends where the version");
+  write_text("notes.json", "{}");
+  refuse_open(in_folder("notes.json"), VIV_NEVER, "*.safetensors");
 }
 
 Test(checkpoint, a_config_that_is_no_json_object) {
@@ -800,4 +802,89 @@ Test(checkpoint, every_allocation_of_a_pytorch_file_may_fail, .timeout = 60) {
     }
     cr_assert_gt(total, 10);
   }
+}
+
+/* ---- block tensors ---- */
+
+Test(checkpoint, block_tensors_come_back_as_they_were_written, .init = make_folder,
+     .fini = remove_folder) {
+  uint8_t rows[3 * 2 * 20], wide[2 * 9];
+  float plain[2] = {1, 2};
+  for (size_t i = 0; i < sizeof rows; i++) rows[i] = (uint8_t)(i * 3);
+  for (size_t i = 0; i < sizeof wide; i++) wide[i] = (uint8_t)(i * 5);
+  viv_str names[] = {viv__str("a \"quoted\" name"), viv__str("plain"), viv__str("row")};
+  viv_tensor t[] = {{.struct_size = sizeof *t,
+                     .data = rows,
+                     .bytes = sizeof rows,
+                     .dtype = VIV_Q4_1,
+                     .ndim = 2,
+                     .shape = {3, 64}},
+                    {.struct_size = sizeof *t,
+                     .data = plain,
+                     .bytes = sizeof plain,
+                     .dtype = VIV_F32,
+                     .ndim = 1,
+                     .shape = {2}},
+                    {.struct_size = sizeof *t,
+                     .data = wide,
+                     .bytes = sizeof wide,
+                     .dtype = VIV_INT8_ROW,
+                     .ndim = 2,
+                     .shape = {2, 5}}};
+  viv_error e = VIV_ERROR_INIT;
+  cr_assert_eq(viv__safetensors_write(in_folder("b.safetensors"), names, t, 3, &e), VIV_OK, "%s",
+               e.message);
+  viv__safetensors *s = NULL;
+  cr_assert_eq(viv__safetensors_open(in_folder("b.safetensors"), &s, &e), VIV_OK, "%s: %s", e.where,
+               e.message);
+  for (int i = 0; i < 3; i++) {
+    viv_tensor back;
+    cr_assert_eq(viv__safetensors_find(s, names[i], &back), VIV_OK);
+    cr_assert_eq(back.dtype, t[i].dtype);
+    cr_assert_eq(back.ndim, t[i].ndim);
+    for (int d = 0; d < t[i].ndim; d++) cr_assert_eq(back.shape[d], t[i].shape[d]);
+    cr_assert_eq(back.bytes, t[i].bytes);
+    cr_assert_arr_eq(back.data, t[i].data, t[i].bytes);
+  }
+  viv__safetensors_close(s);
+  t[0].shape[1] = 63; /* no whole blocks */
+  cr_assert_eq(viv__safetensors_write(in_folder("c.safetensors"), names, t, 1, &e), VIV_BAD_INPUT);
+  cr_assert(strstr(e.message, "whole blocks of Q4_1"), "%s", e.message);
+}
+
+static image noted(const char *key, const char *text, const char *dtype, const char *shape,
+                   size_t bytes) {
+  char header[400];
+  snprintf(header, sizeof header,
+           "{\"__metadata__\":{\"format\":\"pt\",\"%s\":%s},\"w\":{\"dtype\":\"%s\",\"shape\":%s,"
+           "\"data_offsets\":[0,%zu]}}",
+           key, text, dtype, shape, bytes);
+  return make(header, bytes);
+}
+
+Test(checkpoint, notes_about_blocks_must_fit_their_tensors) {
+  image m = noted("viv.block.w", "\"Q4_1 [3, 64]\"", "U8", "[3,40]", 120);
+  viv__safetensors *s = NULL;
+  viv_error e = VIV_ERROR_INIT;
+  cr_assert_eq(viv__safetensors_parse(m.data, m.len, "x.safetensors", &s, &e), VIV_OK, "%s",
+               e.message);
+  viv_tensor t;
+  cr_assert_eq(viv__safetensors_find(s, viv__str("w"), &t), VIV_OK);
+  cr_assert_eq(t.dtype, VIV_Q4_1);
+  cr_assert_eq(t.shape[1], 64);
+  viv__safetensors_close(s);
+  free(m.data);
+#define REFUSED(words, ...) refuse_image(noted(__VA_ARGS__), words)
+  REFUSED("the file lacks it", "viv.block.v", "\"Q4_1 [3, 64]\"", "U8", "[3,40]", 120);
+  REFUSED("rows of 40 bytes", "viv.block.w", "\"Q4_1 [3, 64]\"", "U8", "[3,41]", 123);
+  REFUSED("rows of 0 bytes", "viv.block.w", "\"Q4_1 [3, 65]\"", "U8", "[3,40]", 120);
+  REFUSED("rows of 40 bytes", "viv.block.w", "\"Q4_1 [4, 64]\"", "U8", "[3,40]", 120);
+  REFUSED("rows of 40 bytes", "viv.block.w", "\"Q4_1 [3, 64]\"", "I8", "[3,40]", 120);
+  static const char *const senseless[] = {
+      "\"Q4_1\"",          "\"Q9_9 [3, 64]\"",  "\"F32 [3, 10]\"",
+      "\"Q4_1 [3,64]\"",   "\"Q4_1 [3, ]\"",    "\"Q4_1 []\"",
+      "\"Q4_1 [3, 64] \"", "\"Q4_1 [3, -64]\"", "\"\""};
+  for (size_t i = 0; i < sizeof senseless / sizeof *senseless; i++)
+    REFUSED("are expected", "viv.block.w", senseless[i], "U8", "[3,40]", 120);
+  REFUSED("a string in double quotes", "viv.block.w", "3", "U8", "[3,40]", 120);
 }
