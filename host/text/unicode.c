@@ -1,27 +1,72 @@
-/* Characters: classes, UTF-8 as Rust reads it, NFC. The tables are made by gen_unicode.py. */
+/* Characters: classes, scripts, lower case, UTF-8 as Rust reads it, normal
+ * forms.
+ *
+ * The tables are made by gen_unicode.py; decompositions, compositions and
+ * combining classes are utf8proc's, without what is newer than the library's
+ * Unicode 9. */
 #include "text/text.h"
 
+#include <pthread.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #include "text/unicode_tables.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
-/* The last row whose start is not beyond cp; the start stands above the lowest `bits` bits. */
-static uint32_t row_of(const uint32_t *rows, size_t n, int bits, uint32_t cp) {
-  size_t low = 0, high = n;
+enum { END_OF_UNICODE = 0x110000 };
+
+/* The rows spread out, so that a class is one look-up. */
+static uint8_t class_index[END_OF_UNICODE];
+static pthread_once_t spread_once = PTHREAD_ONCE_INIT;
+
+static void spread(void) {
+  for (size_t i = 0; i < COUNT(class_rows); i++) {
+    uint32_t start = class_rows[i] >> 8,
+             end = i + 1 < COUNT(class_rows) ? class_rows[i + 1] >> 8 : END_OF_UNICODE;
+    memset(class_index + start, (int)(class_rows[i] & 255), end - start);
+  }
+}
+
+uint32_t viv__class_of(uint32_t cp) {
+  pthread_once(&spread_once, spread);
+  return cp < END_OF_UNICODE ? class_masks[class_index[cp]] : 0;
+}
+
+int viv__script_of(uint32_t cp) {
+  size_t low = 0, high = COUNT(script_rows);
   while (high - low > 1) {
     size_t mid = (low + high) / 2;
-    if (rows[mid] >> bits <= cp)
+    if (script_rows[mid] >> 8 <= cp)
       low = mid;
     else
       high = mid;
   }
-  return rows[low] >> bits <= cp ? rows[low] & ((1u << bits) - 1) : 0;
+  return (int)(script_rows[low] & 255);
 }
 
-uint32_t viv__class_of(uint32_t cp) {
-  return row_of(class_rows, COUNT(class_rows), 11, cp);
+int viv__lower(uint32_t cp, uint32_t out[2]) {
+  if (cp < 0x80) {
+    out[0] = cp >= 'A' && cp <= 'Z' ? cp + 32 : cp;
+    return 1;
+  }
+  if (cp == 0x130) { /* the only one that becomes two */
+    out[0] = 'i';
+    out[1] = 0x307;
+    return 2;
+  }
+  size_t low = 0, high = COUNT(lower_rows);
+  while (low < high) {
+    size_t mid = (low + high) / 2;
+    if (lower_rows[mid].cp < cp)
+      low = mid + 1;
+    else
+      high = mid;
+  }
+  out[0] = low < COUNT(lower_rows) && lower_rows[low].cp == cp
+               ? lower_rows[low].lower
+               : (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp);
+  return 1;
 }
 
 int viv__utf8_step(const char *text, size_t len) {
@@ -70,67 +115,50 @@ size_t viv__utf8_put(uint32_t cp, char out[4]) {
   return len;
 }
 
-/* ---- NFC ---- */
+/* ---- normal forms ---- */
 
-enum { S_BASE = 0xac00, L_BASE = 0x1100, V_BASE = 0x1161, T_BASE = 0x11a7 };
-enum { L_COUNT = 19, V_COUNT = 21, T_COUNT = 28, S_COUNT = L_COUNT * V_COUNT * T_COUNT };
-
-static uint32_t ccc_of(uint32_t cp) {
-  return cp < 0x300 ? 0 : row_of(ccc_rows, COUNT(ccc_rows), 8, cp);
-}
-
-/* A decomposed character with its combining class, in a buffer of such. */
+/* A decomposed character with its combining class, and how it came about (see
+ * viv__edit_put). */
 typedef struct mark {
-  uint32_t cp, ccc;
+  uint32_t cp;
+  int16_t ccc;
+  int16_t change;
 } mark;
 
-static void put_decomposed(uint32_t cp, viv__buf *out) {
-  if (cp - S_BASE < S_COUNT) {
-    uint32_t s = cp - S_BASE;
-    mark part[3] = {{L_BASE + s / (V_COUNT * T_COUNT), 0},
-                    {V_BASE + s % (V_COUNT * T_COUNT) / T_COUNT, 0},
-                    {T_BASE + s % T_COUNT, 0}};
-    viv__buf_add(out, part, sizeof part[0] * (s % T_COUNT ? 3 : 2));
-    return;
+/* Marks that came after the library's tables combine with nothing. */
+static int16_t ccc_of(uint32_t cp) {
+  if (cp < 0x300) return 0;
+  int16_t ccc = utf8proc_get_property((utf8proc_int32_t)cp)->combining_class;
+  return ccc && !(viv__class_of(cp) & CLASS_MARK) ? 0 : ccc;
+}
+
+static void put_decomposed(uint32_t cp, bool compat, viv__buf *out) {
+  utf8proc_int32_t part[32];
+  int boundary = 0;
+  utf8proc_ssize_t n = 1;
+  part[0] = (utf8proc_int32_t)cp;
+  bool plain =
+      cp < 0xa0 || viv__class_of(cp) & (uint32_t)(compat ? CLASS_PLAIN_COMPAT : CLASS_PLAIN);
+  if (!plain)
+    n = utf8proc_decompose_char((utf8proc_int32_t)cp, part, COUNT(part),
+                                UTF8PROC_DECOMPOSE | (compat ? UTF8PROC_COMPAT : 0), &boundary);
+  for (utf8proc_ssize_t i = 0; i < n; i++) {
+    mark m = {(uint32_t)part[i], ccc_of((uint32_t)part[i]), i > 0};
+    viv__buf_add(out, &m, sizeof m);
   }
-  size_t low = 0, high = cp < 0xc0 ? 0 : COUNT(decomposition);
-  while (low < high) {
-    size_t mid = (low + high) / 2;
-    if (decomposition[mid].cp < cp)
-      low = mid + 1;
-    else
-      high = mid;
-  }
-  if (cp >= 0xc0 && low < COUNT(decomposition) && decomposition[low].cp == cp) {
-    put_decomposed(decomposition[low].a, out);
-    if (decomposition[low].b) put_decomposed(decomposition[low].b, out);
-    return;
-  }
-  mark m = {cp, ccc_of(cp)};
-  viv__buf_add(out, &m, sizeof m);
 }
 
 /* The character that a and b compose to, or 0. */
 static uint32_t compose(uint32_t a, uint32_t b) {
-  if (a - L_BASE < L_COUNT && b - V_BASE < V_COUNT)
-    return S_BASE + ((a - L_BASE) * V_COUNT + (b - V_BASE)) * T_COUNT;
-  if (a - S_BASE < S_COUNT && (a - S_BASE) % T_COUNT == 0 && b > T_BASE && b < T_BASE + T_COUNT)
-    return a + (b - T_BASE);
-  size_t low = 0, high = COUNT(composition);
-  while (low < high) {
-    size_t mid = (low + high) / 2, d = composition[mid];
-    if (decomposition[d].a < a || (decomposition[d].a == a && decomposition[d].b < b))
-      low = mid + 1;
-    else
-      high = mid;
-  }
-  if (low == COUNT(composition)) return 0;
-  size_t d = composition[low];
-  return decomposition[d].a == a && decomposition[d].b == b ? decomposition[d].cp : 0;
+  if (b < 0x300) return 0;
+  utf8proc_int32_t pair[3] = {(utf8proc_int32_t)a, (utf8proc_int32_t)b, 0};
+  if (utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) != 1) return 0;
+  return viv__class_of((uint32_t)pair[0]) & CLASS_PLAIN ? 0 : (uint32_t)pair[0];
 }
 
-/* Canonical order: runs of marks sorted by class, stable. A counting sort per class would do for
- * hostile runs; merging keeps it n log n without knowing the classes. */
+/* Canonical order: runs of marks sorted by class, stable. A counting sort per
+ * class would do for hostile runs; merging keeps it n log n without knowing the
+ * classes. */
 static void sort_marks(mark *m, size_t n, mark *spare) {
   if (n < 2) return;
   size_t half = n / 2, a = 0, b = half;
@@ -141,32 +169,9 @@ static void sort_marks(mark *m, size_t n, mark *spare) {
     m[i] = b == n || (a < half && spare[a].ccc <= spare[b].ccc) ? spare[a++] : spare[b++];
 }
 
-void viv__nfc(viv_str text, viv__buf *out) {
-  /* Characters below U+0300 neither combine nor decompose into what is not composed again. */
-  size_t plain = 0;
-  while (plain < text.len && (unsigned char)text.ptr[plain] < 0xcc) plain++;
-  if (plain == text.len) {
-    viv__buf_add(out, text.ptr, text.len);
-    return;
-  }
-  viv__buf marks = {0}, spare = {0};
-  for (size_t i = 0; i < text.len;) put_decomposed(viv__cp(text.ptr, &i), &marks);
-  if (!marks.failed) viv__buf_add(&spare, marks.ptr, marks.len);
-  if (marks.failed || spare.failed) {
-    out->failed = true;
-    goto done;
-  }
-  mark *m = (mark *)(void *)marks.ptr;
-  size_t n = marks.len / sizeof *m;
-  for (size_t i = 0; i < n;) {
-    size_t end = i + 1;
-    if (m[i].ccc) {
-      while (end < n && m[end].ccc) end++;
-      sort_marks(m + i, end - i, (mark *)(void *)spare.ptr);
-    }
-    i = end;
-  }
-  /* A character composes with the last starter unless one of its class or above stands between. */
+/* A character composes with the last starter unless one of its class or above
+ * stands between. The new one replaces what both replaced. */
+static size_t compose_marks(mark *m, size_t n) {
   size_t kept = 0, starter = SIZE_MAX;
   for (size_t i = 0; i < n; i++) {
     uint32_t both = 0;
@@ -177,16 +182,63 @@ void viv__nfc(viv_str text, viv__buf *out) {
     }
     if (both) {
       m[starter].cp = both;
+      m[starter].change = (int16_t)(m[starter].change + m[i].change - 1);
       continue;
     }
     if (!m[i].ccc) starter = kept;
     m[kept++] = m[i];
   }
-  for (size_t i = 0; i < kept; i++) {
-    char bytes[4];
-    viv__buf_add(out, bytes, viv__utf8_put(m[i].cp, bytes));
+  return kept;
+}
+
+/* The bytes from `at` that stay as they are: plain characters before another
+ * plain one. */
+static size_t plain_run(const viv__aligned *in, size_t at) {
+  size_t end = at;
+  while (end < in->len && !(in->text[end] & 0x80)) end++;
+  return end < in->len && end > at ? end - 1 : end;
+}
+
+static void form_block(int form, viv__edit *e, size_t end, viv__buf *marks, viv__buf *spare) {
+  bool compat = form == FORM_NFKC || form == FORM_NFKD;
+  marks->len = spare->len = 0;
+  for (size_t i = e->at; i < end;) put_decomposed(viv__cp(e->in->text, &i), compat, marks);
+  if (!marks->failed) viv__buf_add(spare, marks->ptr, marks->len);
+  if (marks->failed || spare->failed) {
+    e->out->failed = true;
+    return;
   }
-done:
+  mark *m = (mark *)(void *)marks->ptr;
+  size_t n = marks->len / sizeof *m;
+  for (size_t i = 0; i < n;) {
+    size_t stop = i + 1;
+    if (m[i].ccc) {
+      while (stop < n && m[stop].ccc) stop++;
+      sort_marks(m + i, stop - i, (mark *)(void *)spare->ptr);
+    }
+    i = stop;
+  }
+  if (form == FORM_NFC || form == FORM_NFKC) n = compose_marks(m, n);
+  for (size_t i = 0; i < n; i++) viv__edit_put(e, m[i].cp, m[i].change);
+}
+
+void viv__normal_form(int form, const viv__aligned *in, viv__aligned *out) {
+  viv__buf marks = {0}, spare = {0};
+  viv__edit e = {in, out, 0};
+  while (e.at < in->len && !out->failed) {
+    size_t end = plain_run(in, e.at);
+    if (end > e.at) {
+      viv__aligned_copy(out, in, e.at, end);
+      e.at = end;
+      continue;
+    }
+    /* One plain character, which marks may follow, and all up to the next one.
+     */
+    end = e.at + viv__cp_len(in->text[e.at]);
+    while (end < in->len && in->text[end] & 0x80) end++;
+    form_block(form, &e, end, &marks, &spare);
+    if (e.at < end) e.at = end;
+  }
   viv__buf_free(&marks);
   viv__buf_free(&spare);
 }
