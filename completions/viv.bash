@@ -5,10 +5,10 @@ _viv_models() {
 
 _viv() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
-  local verbs="run chat list show why plugins tokenize session eval bench golden doctor new-plugin \
+  local verbs="run chat list show why plugins tokenize session eval score quantize bench golden doctor new-plugin \
 version"
   local common="--help --json"
-  local load="--plugin --weights --context --load"
+  local load="--plugin --dtype --context --load"
   local generate="--max-tokens --temp --top-k --top-p --min-p --seed --strategy --stop --ignore-eos \
 --param"
   local options
@@ -18,16 +18,25 @@ version"
     return
   fi
   case $prev in
-    --weights) COMPREPLY=($(compgen -W "as-stored f32 bf16 f16 int8 int4" -- "$cur")); return ;;
+    --dtype) COMPREPLY=($(compgen -W "as-stored f32 bf16 f16 int8 int4" -- "$cur")); return ;;
+    --group) COMPREPLY=($(compgen -W "32 128 row" -- "$cur")); return ;;
+    --file|--calibrate|--text) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     --state) COMPREPLY=($(compgen -W "planned runs verified" -- "$cur")); return ;;
     --strategy) COMPREPLY=($(compgen -W "greedy sample prompt-lookup" -- "$cur")); return ;;
-    --out|-o|--input|-i) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    --format) COMPREPLY=($(compgen -W "json coco" -- "$cur")); return ;;
+    --preview-as) COMPREPLY=($(compgen -W "kitty sixel blocks" -- "$cur")); return ;;
+    --kind) COMPREPLY=($(compgen -W "boxes keypoints" -- "$cur")); return ;;
+    --out|-o|--input|-i|--draw|--labels|--coco|--results) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   case $verb in
-    run) options="$common $load $generate --raw --task --input --out --verbose" ;;
+    run) options="$common $load $generate --raw --task --input --out --verbose --draw --preview \
+--preview-as --format --threshold --labels --frames" ;;
     chat) options="$common $load $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;
-    eval) options="$common $load $generate --limit --jobs --verbose" ;;
+    eval) options="$common $load $generate --limit --jobs --verbose --coco --results --kind --task \
+--labels --out" ;;
+    score) options="$common $load --file --window --lines" ;;
+    quantize) options="$common --plugin --dtype --group --calibrate --text --lines" ;;
     bench) options="$common $load --repetitions --prompt --generate" ;;
     golden) options="$common $load --taps-first --call --quiet --dry-run" ;;
     list) options="$common --models --state --markdown" ;;

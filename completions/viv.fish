@@ -1,8 +1,8 @@
 # Completion of viv for fish.
-set -l verbs run chat list show why plugins tokenize session eval bench golden doctor new-plugin version
-set -l with_model run chat show why tokenize session eval bench
+set -l verbs run chat list show why plugins tokenize session eval score quantize bench golden doctor new-plugin version
+set -l with_model run chat show why tokenize session eval score quantize bench
 set -l generating run chat session eval
-set -l loading run chat show session eval bench golden
+set -l loading run chat show session eval score bench golden
 
 function __viv_models
     viv list --models 2>/dev/null | string split -f1 ' '
@@ -17,6 +17,8 @@ complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a plugins -d 'th
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a tokenize -d 'a text as token ids'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a session -d 'save and resume conversations'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a eval -d 'count exact answers'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a score -d 'how likely a text is'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a quantize -d 'matrices in fewer bits'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a bench -d 'tokens per second'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a golden -d 'run golden cases'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a doctor -d 'what is missing here'
@@ -40,17 +42,36 @@ complete -c viv -n "__fish_seen_subcommand_from $generating" -l ignore-eos -d 'g
 complete -c viv -n "__fish_seen_subcommand_from $generating" -s p -l param -x -d 'KEY=JSON'
 complete -c viv -n "__fish_seen_subcommand_from $generating" -s v -l verbose -d 'counters'
 complete -c viv -n "__fish_seen_subcommand_from $loading" -l plugin -x -d 'take this plugin'
-complete -c viv -n "__fish_seen_subcommand_from $loading" -l weights -x -a 'as-stored f32 bf16 f16 int8 int4' -d 'kind of weights'
+complete -c viv -n "__fish_seen_subcommand_from $loading" -l dtype -x -a 'as-stored f32 bf16 f16 int8 int4' -d 'kind of weights'
 complete -c viv -n "__fish_seen_subcommand_from $loading" -l context -x -d 'room per sequence'
 complete -c viv -n "__fish_seen_subcommand_from $loading" -l load -x -d 'KEY=JSON'
 complete -c viv -n "__fish_seen_subcommand_from run session" -l raw -d 'no chat template'
 complete -c viv -n "__fish_seen_subcommand_from run" -l task -x -d 'the task'
 complete -c viv -n "__fish_seen_subcommand_from run" -s i -l input -r -d 'NAME=FILE'
 complete -c viv -n "__fish_seen_subcommand_from run" -s o -l out -r -d 'write the result'
+complete -c viv -n "__fish_seen_subcommand_from run" -l draw -r -d 'draw the results'
+complete -c viv -n "__fish_seen_subcommand_from run" -l preview -d 'show the drawing'
+complete -c viv -n "__fish_seen_subcommand_from run" -l preview-as -x -a 'kitty sixel blocks' -d 'how it is shown'
+complete -c viv -n "__fish_seen_subcommand_from run" -l format -x -a 'json coco' -d 'of results'
+complete -c viv -n "__fish_seen_subcommand_from run" -l threshold -x -d 'least score'
+complete -c viv -n "__fish_seen_subcommand_from run" -l frames -x -d 'raw RGB frames, WxH'
+complete -c viv -n "__fish_seen_subcommand_from run eval" -l labels -r -d 'names of classes'
+complete -c viv -n "__fish_seen_subcommand_from eval" -l coco -r -d 'annotations'
+complete -c viv -n "__fish_seen_subcommand_from eval" -l results -r -d 'what was found'
+complete -c viv -n "__fish_seen_subcommand_from eval" -l kind -x -a 'boxes keypoints' -d 'what is judged'
+complete -c viv -n "__fish_seen_subcommand_from eval" -l task -x -d 'the task'
+complete -c viv -n "__fish_seen_subcommand_from eval" -s o -l out -r -d 'write the results'
 complete -c viv -n "__fish_seen_subcommand_from chat" -l system -x -d 'system message'
 complete -c viv -n "__fish_seen_subcommand_from session" -s u -l update -d 'write the file again'
 complete -c viv -n "__fish_seen_subcommand_from eval" -s l -l limit -x -d 'questions'
 complete -c viv -n "__fish_seen_subcommand_from eval" -s j -l jobs -x -d 'in flight'
+complete -c viv -n "__fish_seen_subcommand_from score" -s f -l file -r -d 'the text'
+complete -c viv -n "__fish_seen_subcommand_from score" -s w -l window -x -d 'tokens of a piece'
+complete -c viv -n "__fish_seen_subcommand_from score quantize" -s l -l lines -d 'each line is a text'
+complete -c viv -n "__fish_seen_subcommand_from quantize" -l dtype -x -a 'int8 int4 q8_0 q4_0 q4_1 f16 bf16' -d 'form of the matrices'
+complete -c viv -n "__fish_seen_subcommand_from quantize" -s g -l group -x -a '32 128 row' -d 'values per scale'
+complete -c viv -n "__fish_seen_subcommand_from quantize" -l calibrate -r -d 'text that weighs errors'
+complete -c viv -n "__fish_seen_subcommand_from quantize" -l text -r -d 'text that is measured'
 complete -c viv -n "__fish_seen_subcommand_from bench" -s r -l repetitions -x -d 'runs of each test'
 complete -c viv -n "__fish_seen_subcommand_from bench" -l prompt -x -d 'tokens of the longer prompt'
 complete -c viv -n "__fish_seen_subcommand_from bench" -l generate -x -d 'tokens to make'

@@ -1,5 +1,7 @@
 /* viv bench: how fast prompts are read and tokens are made, apart, as llama-bench shows it. */
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -141,8 +143,83 @@ static int bench(struct bench *b, const char *model, struct test *tests, int n_t
   return VIV__EXIT_OK;
 }
 
+/* ---- one task over given inputs ---- */
+
+static int compare_times(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+/* The most memory that this process held. Not getrusage: its figure counts the parent's, as it was at
+ * the fork. 0: unknown. */
+static int64_t peak_bytes(void) {
+  FILE *status = fopen("/proc/self/status", "r");
+  char line[256];
+  long long kib = 0;
+  while (status && fgets(line, sizeof line, status))
+    if (sscanf(line, "VmHWM: %lld", &kib) == 1) break;
+  if (status) fclose(status);
+  return kib * 1024;
+}
+
+static void print_times(const struct bench *b, const char *model, const char *task,
+                        const double *seconds, int64_t n) {
+  double median = n % 2 ? seconds[n / 2] : (seconds[n / 2 - 1] + seconds[n / 2]) / 2;
+  if (!b->json) {
+    char size[32];
+    printf("%s of %s: median %.3f ms, least %.3f, most %.3f (%lld runs); peak memory %s\n", task,
+           model, median * 1e3, seconds[0] * 1e3, seconds[n - 1] * 1e3, (long long)n,
+           viv__size_text((double)peak_bytes(), size));
+    return;
+  }
+  cJSON *doc = viv__need(cJSON_CreateObject());
+  cJSON_AddStringToObject(doc, "model", model);
+  cJSON_AddStringToObject(doc, "task", task);
+  cJSON_AddNumberToObject(doc, "repetitions", (double)n);
+  cJSON_AddNumberToObject(doc, "median_ms", median * 1e3);
+  cJSON_AddNumberToObject(doc, "least_ms", seconds[0] * 1e3);
+  cJSON_AddNumberToObject(doc, "most_ms", seconds[n - 1] * 1e3);
+  cJSON_AddNumberToObject(doc, "peak_bytes", (double)peak_bytes());
+  viv__print_json(doc);
+}
+
+/* The job as a whole, from its submission to its last result. */
+static int bench_task(struct bench *b, const char *model, const char *task, const viv__list *files,
+                      const cJSON *params, const cJSON *load) {
+  viv_error error = VIV_ERROR_INIT;
+  viv__input_list inputs = {0};
+  double *seconds = viv__need(viv__calloc((size_t)b->repetitions, sizeof *seconds));
+  int32_t status = VIV_OK;
+  for (int i = 0; i < files->n && status >= 0; i++)
+    status = viv__inputs_pair(&inputs, files->items[i], &error);
+  if (status >= 0) status = viv__load_model(model, load, &b->loaded, &error);
+  const viv_value **values = viv__inputs_values(&inputs);
+  for (int64_t i = -1; i < b->repetitions && status >= 0; i++) { /* the first is not counted */
+    viv__outcome outcome;
+    status =
+        viv__job_run(b->loaded.model, task, params, values, inputs.n, NULL, NULL, NULL, &outcome);
+    if (i >= 0) seconds[i] = outcome.seconds;
+    error = outcome.error;
+    viv__outcome_free(&outcome);
+  }
+  int code = VIV__EXIT_OK;
+  if (status < 0) {
+    code = viv__report(b->json, model, status, &error);
+  } else {
+    qsort(seconds, (size_t)b->repetitions, sizeof *seconds, compare_times);
+    print_times(b, model, task, seconds, b->repetitions);
+  }
+  viv__free(values);
+  viv__inputs_free(&inputs);
+  viv__free(seconds);
+  return code;
+}
+
 int viv__cmd_bench(int argc, char **argv) {
   struct bench b = {.repetitions = 5};
+  const char *task = NULL;
+  viv__list files = {0};
+  cJSON *params = viv__need(cJSON_CreateObject());
   struct test tests[] = {{"pp", 128, 0, 0}, {"pp", 512, 0, 0}, {"tg", 64, 0, 0}};
   cJSON *load = viv__need(cJSON_CreateObject());
   const viv__opt options[] = {
@@ -150,21 +227,29 @@ int viv__cmd_bench(int argc, char **argv) {
       {"prompt", 'p', VIV__OPT_INT, "N", &tests[1].tokens, "tokens of the longer prompt (512)",
        NULL},
       {"generate", 'n', VIV__OPT_INT, "N", &tests[2].tokens, "tokens to make (64)", NULL},
+      {"task", 0, VIV__OPT_TEXT, "TASK", &task, "time this task over the inputs instead", NULL},
+      {"input", 'i', VIV__OPT_LIST, "NAME=FILE", &files, "an input of that task; may be repeated",
+       NULL},
+      {"param", 0, VIV__OPT_PAIR, "KEY=JSON", params, "a parameter of that task", NULL},
       VIV__LOAD_OPTIONS(load),
       {"json", 0, VIV__OPT_FLAG, NULL, &b.json, "the result as one JSON object", NULL},
       {0}};
-  const viv__usage usage = {"viv bench sambay-reasoner", "bench [options] MODEL",
-                            "Tokens per second of prompt processing (pp) and of generation (tg), "
-                            "mean ± standard deviation.\nOne run before the first is not counted."};
+  const viv__usage usage = {
+      "viv bench sambay-reasoner", "bench [options] MODEL",
+      "Tokens per second of prompt processing (pp) and of generation (tg), "
+      "mean ± standard deviation.\nWith --task: the time of that task over the "
+      "given inputs.\nOne run before the first is not counted."};
   const char *model = NULL;
   int n = 0, code = viv__options(&usage, options, argc, argv, 1, 1, &model, &n);
   if (code < 0 && b.repetitions < 1)
     code = viv__usage_error(argv[0], "--repetitions is at least 1");
   if (code < 0) {
     viv__interrupt_catch();
-    code = bench(&b, model, tests, sizeof tests / sizeof *tests, load);
+    code = task ? bench_task(&b, model, task, &files, params, load)
+                : bench(&b, model, tests, sizeof tests / sizeof *tests, load);
   }
   viv__unload_model(&b.loaded);
   cJSON_Delete(load);
+  cJSON_Delete(params);
   return code;
 }

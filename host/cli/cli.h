@@ -32,6 +32,8 @@ int viv__cmd_plugins(int argc, char **argv);
 int viv__cmd_golden(int argc, char **argv);
 int viv__cmd_eval(int argc, char **argv);
 int viv__cmd_bench(int argc, char **argv);
+int viv__cmd_score(int argc, char **argv);
+int viv__cmd_quantize(int argc, char **argv);
 int viv__cmd_tokenize(int argc, char **argv);
 int viv__cmd_session(int argc, char **argv);
 int viv__cmd_doctor(int argc, char **argv);
@@ -94,7 +96,7 @@ int viv__options(const viv__usage *usage, const viv__opt *options, int argc, cha
 /* How a model is loaded. */
 #define VIV__LOAD_OPTIONS(p)                                                                       \
   {"plugin", 0, VIV__OPT_SET, "ID", (p), "take this plugin", "plugin"},                            \
-  {"weights", 0, VIV__OPT_SET, "KIND", (p), "as-stored, f32, bf16, f16, int8 or int4", "weights"}, \
+  {"dtype", 0, VIV__OPT_SET, "KIND", (p), "as-stored, f32, bf16, f16, int8 or int4", "weights"},   \
   {"context", 0, VIV__OPT_NUMBER, "N", (p), "room for N tokens per sequence", "context"},          \
   {"load", 0, VIV__OPT_PAIR, "KEY=JSON", (p), "any other parameter of loading", NULL}
 /* clang-format on */
@@ -189,6 +191,20 @@ double viv__counter(const viv__outcome *o, const char *name, double fallback);
 viv_value viv__value_text(const char *name, const char *text, size_t len);
 viv_value viv__value_json(const char *name, const char *text);
 viv_value viv__value_tensor(const char *name, const viv_tensor *tensor);
+
+/* ---- how likely a text is (score.c) ---- */
+
+typedef struct viv__score {
+  int64_t tokens;    /* that were predicted */
+  double mean_nll;   /* -ln p of a token given those before it, in the mean */
+  double perplexity; /* its exponential */
+  int32_t *argmax;   /* [tokens] what would have been said greedily, viv__free */
+} viv__score;
+/* Scores a text of any length: pieces of at most window tokens, each from scratch; with lines each
+ * line by itself. VIV_BAD_INPUT: it is shorter than two tokens. */
+int32_t viv__score_text(viv_model *model, viv_str text, int64_t window, bool lines, viv__score *out,
+                        viv_error *error);
+enum { VIV__SCORE_WINDOW = 512 };
 
 /* ---- named tensors (tensors.c) ---- */
 

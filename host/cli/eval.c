@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/eval_coco.h"
 
 enum { MAX_TOKENS = 512, MAX_JOBS = 256, POLL_MS = 50, LINE_LIMIT = 64 << 20 };
 
@@ -277,8 +277,18 @@ int viv__cmd_eval(int argc, char **argv) {
   struct eval e = {
       .params = viv__need(cJSON_CreateObject()), .n_slots = 16, .error = VIV_ERROR_INIT};
   cJSON *load = viv__need(cJSON_CreateObject());
+  viv__eval_coco coco = {0};
   const viv__opt options[] = {
-      {"limit", 'l', VIV__OPT_INT, "N", &e.limit, "only the first N questions", NULL},
+      {"limit", 'l', VIV__OPT_INT, "N", &e.limit, "only the first N questions or pictures", NULL},
+      {"coco", 0, VIV__OPT_TEXT, "FILE", &coco.annotations,
+       "pictures: COCO's annotations; AP of boxes or keypoints", NULL},
+      {"results", 0, VIV__OPT_TEXT, "FILE", &coco.results,
+       "pictures: what was found, in COCO's results format", NULL},
+      {"kind", 0, VIV__OPT_TEXT, "KIND", &coco.kind,
+       "pictures: boxes or keypoints; else what the results hold", NULL},
+      {"task", 0, VIV__OPT_TEXT, "NAME", &coco.task, "pictures: the model's task", NULL},
+      {"labels", 0, VIV__OPT_TEXT, "FILE", &coco.labels, "pictures: names of the classes", NULL},
+      {"out", 'o', VIV__OPT_TEXT, "FILE", &coco.out, "pictures: write the results", NULL},
       {"jobs", 'j', VIV__OPT_INT, "N", &e.n_slots, "N questions in flight (16)", NULL},
       VIV__GENERATE_OPTIONS(e.params),
       VIV__LOAD_OPTIONS(load),
@@ -286,17 +296,29 @@ int viv__cmd_eval(int argc, char **argv) {
       {"verbose", 'v', VIV__OPT_FLAG, NULL, &e.verbose, "show the wrong answers", NULL},
       {0}};
   const viv__usage usage = {
-      "viv eval sambay-reasoner zoo/models/sambay-reasoner/eval.jsonl",
-      "eval [options] MODEL FILE.jsonl",
+      "viv eval sambay-reasoner zoo/models/sambay-reasoner/eval.jsonl\n"
+      "viv eval --coco annotations.json --results results.json\n"
+      "viv eval --coco annotations.json MODEL FOLDER",
+      "eval [options] MODEL FILE.jsonl | --coco FILE (--results FILE | MODEL FOLDER)",
       "Asks every question of FILE (lines {\"task\", \"question\", \"answer\"}) and counts the "
-      "answers that\nare equal to the expected text. Thinking before </think> does not count."};
+      "answers that\nare equal to the expected text. Thinking before </think> does not count.\n"
+      "With --coco: average precision of what a model finds in a folder's pictures."};
   const char *args[2] = {NULL, NULL};
-  int n = 0, code = viv__options(&usage, options, argc, argv, 2, 2, args, &n);
+  int n = 0, code = viv__options(&usage, options, argc, argv, 0, 2, args, &n);
+  bool ready = coco.annotations && coco.results ? n == 0 : n == 2;
+  if (code < 0 && !ready)
+    code = viv__usage_error(argv[0], "something is missing or too much (usage: viv %s)",
+                            usage.synopsis);
+  if (code < 0 && coco.results && !coco.annotations)
+    code = viv__usage_error(argv[0], "--results is judged by --coco FILE");
   if (code < 0 && (e.n_slots < 1 || e.n_slots > MAX_JOBS))
     code = viv__usage_error(argv[0], "--jobs is 1 to %d", MAX_JOBS);
   if (code < 0) {
     viv__interrupt_catch();
-    code = evaluate(&e, args[0], args[1], load);
+    coco.json = e.json;
+    coco.limit = e.limit;
+    code = coco.annotations ? viv__eval_pictures(&coco, args[0], args[1], e.params, load)
+                            : evaluate(&e, args[0], args[1], load);
   }
   release(&e);
   cJSON_Delete(e.params);

@@ -73,4 +73,8 @@ void viv__golden_compare(viv__golden_case *c, viv__golden_row *row, const viv_te
  * another kind. */
 bool viv__golden_texts(viv__golden_case *c, viv_model *model);
 
+/* golden_template.c: the listed chat templates of a case. Answers false when the list is of another
+ * kind. */
+bool viv__golden_templates(viv__golden_case *c);
+
 #endif

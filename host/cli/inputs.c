@@ -57,7 +57,8 @@ static bool ends_with(const char *path, const char *extension) {
 }
 
 int32_t viv__media_kind(const char *path) {
-  static const char *const images[] = {".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".gif", ".webp"};
+  static const char *const images[] = {".png", ".jpg", ".jpeg", ".bmp", ".ppm",
+                                       ".pgm", ".pbm", ".pnm",  ".gif", ".webp"};
   static const char *const sounds[] = {".wav", ".flac", ".mp3", ".ogg", ".opus"};
   for (size_t i = 0; i < sizeof images / sizeof *images; i++)
     if (ends_with(path, images[i])) return VIV_KIND_IMAGE;

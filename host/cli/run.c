@@ -3,7 +3,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/run.h"
 
 enum { MAX_TOKENS = 512 };
 
@@ -146,37 +146,37 @@ static const char *choose_task(const viv__loaded *l, const char *wanted, viv_err
 }
 
 struct run_options {
-  const char *task, *out;
-  bool json, raw, verbose;
+  const char *task;
+  viv__picture_run picture;
+  bool raw;
   cJSON *params, *load;
   viv__list inputs;
 };
 
-static int run(const char *model, const char *prompt, struct run_options *o) {
+/* Everything but pictures: one job of the loaded model. */
+static int run_once(const char *model, viv__loaded *l, const char *prompt, struct run_options *o) {
   viv_error error = VIV_ERROR_INIT;
-  viv__loaded l = {0};
   viv__input_list inputs = {0};
-  struct sink sink = {.json = o->json, .out_path = o->out};
+  struct sink sink = {.json = o->picture.json, .out_path = o->picture.out};
   viv__outcome outcome = {.status = VIV_OK};
   int32_t status = VIV_OK;
   for (int i = 0; i < o->inputs.n && status >= 0; i++)
     status = viv__inputs_pair(&inputs, o->inputs.items[i], &error);
   bool text_task = !o->task || !strcmp(o->task, "generate");
   if (status >= 0) status = add_prompt(&inputs, prompt, text_task && !o->inputs.n, &error);
-  if (status >= 0) status = viv__load_model(model, o->load, &l, &error);
-  const char *task = status >= 0 ? choose_task(&l, o->task, &error) : NULL;
+  const char *task = status >= 0 ? choose_task(l, o->task, &error) : NULL;
   if (!task) {
     if (status >= 0) status = error.code;
   } else {
     if (!strcmp(task, "generate")) {
       viv__sampling_defaults(o->params, MAX_TOKENS);
-      bool chat = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(l.about, "chat"));
+      bool chat = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(l->about, "chat"));
       if (!o->raw && chat && !cJSON_GetObjectItemCaseSensitive(o->params, "chat"))
         cJSON_AddTrueToObject(o->params, "chat");
     }
     const viv_value **values = viv__inputs_values(&inputs);
     status =
-        viv__job_run(l.model, task, o->params, values, inputs.n, NULL, on_event, &sink, &outcome);
+        viv__job_run(l->model, task, o->params, values, inputs.n, NULL, on_event, &sink, &outcome);
     viv__free(values);
     error = outcome.error;
     viv__progress_clear();
@@ -185,21 +185,55 @@ static int run(const char *model, const char *prompt, struct run_options *o) {
       fflush(stdout);
     }
     if (status >= 0) status = write_results(&sink, &error);
-    print_end(o->json, &outcome);
+    print_end(o->picture.json, &outcome);
   }
   int code = VIV__EXIT_OK;
   if (status == VIV_CANCELLED) {
     fprintf(stderr, "viv: cancelled\n");
     code = VIV__EXIT_CANCELLED;
   } else if (status < 0) {
-    code = viv__report(o->json && !outcome.status, model, status, &error);
+    code = viv__report(o->picture.json && !outcome.status, model, status, &error);
   }
-  if (o->verbose && task && status >= 0) viv__print_counters(&outcome);
+  if (o->picture.verbose && task && status >= 0) viv__print_counters(&outcome);
   viv__outcome_free(&outcome);
   viv__tensors_free(&sink.tensors);
   viv__buf_free(&sink.blob);
   viv__buf_free(&sink.text);
   viv__inputs_free(&inputs);
+  return code;
+}
+
+/* Whether the arguments ask for a task of pictures, and which. NULL: for something else. */
+static const viv__task_schema *picture_task(const viv__loaded *l, const struct run_options *o,
+                                            const char *const *args, int n) {
+  const viv__picture_run *p = &o->picture;
+  bool asked = p->draw || p->format || p->labels || p->frames || p->preview;
+  bool piped = n == 0 || !strcmp(args[0], "-");
+  if (o->inputs.n || (!n && isatty(STDIN_FILENO))) return NULL;
+  if (!asked && !viv__pictures_named(args, n) && !(piped && !viv__has_task(l, "generate")) &&
+      !viv__task_schema_find(o->task))
+    return NULL;
+  return viv__picture_task(l, o->task);
+}
+
+static int run(const char *model, const char *const *args, int n, struct run_options *o) {
+  viv_error error = VIV_ERROR_INIT;
+  viv__loaded l = {0};
+  int code;
+  int32_t status = viv__load_model(model, o->load, &l, &error);
+  const viv__task_schema *schema = status >= 0 ? picture_task(&l, o, args, n) : NULL;
+  if (status == VIV_CANCELLED) {
+    fprintf(stderr, "viv: cancelled\n");
+    code = VIV__EXIT_CANCELLED;
+  } else if (status < 0) {
+    code = viv__report(o->picture.json, model, status, &error);
+  } else if (schema) {
+    code = viv__run_pictures(&l, schema, args, n, &o->picture, o->params);
+  } else if (n > 1) {
+    code = viv__usage_error("run", "\"%s\" is one argument too many for a prompt", args[1]);
+  } else {
+    code = run_once(model, &l, n ? args[0] : NULL, o);
+  }
   viv__unload_model(&l);
   return code;
 }
@@ -213,24 +247,45 @@ int viv__cmd_run(int argc, char **argv) {
       {"task", 0, VIV__OPT_TEXT, "NAME", &o.task, "the task, where a model has several", NULL},
       {"input", 'i', VIV__OPT_LIST, "NAME=FILE", &o.inputs,
        "an input from a file, or NAME=@TEXT; may be repeated", NULL},
-      {"out", 'o', VIV__OPT_TEXT, "FILE", &o.out,
-       "write the tensors (.safetensors), the file or the text made", NULL},
+      {"out", 'o', VIV__OPT_TEXT, "FILE", &o.picture.out,
+       "write the tensors (.safetensors), the file, the text or the JSON made", NULL},
+      {"draw", 0, VIV__OPT_TEXT, "OUT", &o.picture.draw,
+       "pictures: draw the results, into a .png or a folder", NULL},
+      {"preview", 0, VIV__OPT_FLAG, NULL, &o.picture.preview,
+       "pictures: show the drawing on the terminal", NULL},
+      {"preview-as", 0, VIV__OPT_TEXT, "WAY", &o.picture.preview_as,
+       "kitty, sixel or blocks, where the terminal is not known", NULL},
+      {"format", 0, VIV__OPT_TEXT, "KIND", &o.picture.format,
+       "pictures: json (a line each), or coco's results", NULL},
+      {"threshold", 0, VIV__OPT_NUMBER, "X", o.params, "pictures: leave out scores below X",
+       "threshold"},
+      {"labels", 0, VIV__OPT_TEXT, "FILE", &o.picture.labels,
+       "pictures: names of the classes, one a line or JSON", NULL},
+      {"frames", 0, VIV__OPT_TEXT, "WxH", &o.picture.frames,
+       "pictures: standard input holds raw RGB frames of this size", NULL},
       VIV__LOAD_OPTIONS(o.load),
-      {"json", 0, VIV__OPT_FLAG, NULL, &o.json, "one JSON object per event", NULL},
-      {"verbose", 'v', VIV__OPT_FLAG, NULL, &o.verbose, "counters and tokens/s at the end", NULL},
+      {"json", 0, VIV__OPT_FLAG, NULL, &o.picture.json, "one JSON object per event", NULL},
+      {"verbose", 'v', VIV__OPT_FLAG, NULL, &o.picture.verbose, "counters and tokens/s at the end",
+       NULL},
       {0}};
   const viv__usage usage = {
       "viv run sambay-reasoner \"What is 12 + 30?\"\n"
       "viv run --temp 0.8 --seed 7 -v models/stories260K \"Once upon a time\"\n"
-      "viv run --task forward -i input_ids=ids.safetensors --out logits.safetensors MODEL",
-      "run [options] MODEL [PROMPT]",
-      "Runs MODEL once. The prompt comes from the argument or from standard input."};
-  const char *args[2] = {NULL, NULL};
-  int n = 0, code = viv__options(&usage, options, argc, argv, 1, 2, args, &n);
+      "viv run --task forward -i input_ids=ids.safetensors --out logits.safetensors MODEL\n"
+      "viv run MODEL photo.jpg --draw out.png",
+      "run [options] MODEL [PROMPT | PICTURE... | FOLDER | -]",
+      "Runs MODEL once; on pictures, once for each. The prompt, or a video's frames, come from the "
+      "argument\nor from standard input."};
+  const char **args = viv__need(viv__calloc((size_t)argc, sizeof *args));
+  int n = 0, code = viv__options(&usage, options, argc, argv, 1, argc, args, &n);
+  if (code < 0 && n > 2 && !viv__pictures_named(args + 1, n - 1))
+    code = viv__usage_error(argv[0], "\"%s\" is one argument too many (usage: viv %s)", args[2],
+                            usage.synopsis);
   if (code < 0) {
     viv__interrupt_catch();
-    code = run(args[0], args[1], &o);
+    code = run(args[0], args + 1, n - 1, &o);
   }
+  viv__free(args);
   cJSON_Delete(o.params);
   cJSON_Delete(o.load);
   return code;

@@ -34,19 +34,20 @@ static cJSON *weights_of(const char *path, viv_error *error) {
   viv_checkpoint *c = NULL;
   if (viv__checkpoint_open(path, &c, error) < 0) return NULL;
   cJSON *o = viv__need(cJSON_CreateObject()), *types = cJSON_AddObjectToObject(o, "dtypes");
-  double parameters = 0, by_type[VIV_BOOL + 1] = {0};
+  enum { LAST = VIV_Q6_K };
+  double parameters = 0, by_type[LAST + 1] = {0};
   int64_t n = viv__tensor_count(c);
   for (int64_t i = 0; i < n; i++) {
     viv_str name;
     viv_tensor t = {.struct_size = sizeof t};
     if (viv__tensor_at(c, i, &name, &t) < 0) continue;
     parameters += (double)viv__numel(&t);
-    if (t.dtype > 0 && t.dtype <= VIV_BOOL) by_type[t.dtype] += (double)t.bytes;
+    if (t.dtype > 0 && t.dtype <= LAST) by_type[t.dtype] += (double)t.bytes;
   }
   cJSON_AddNumberToObject(o, "tensors", (double)n);
   cJSON_AddNumberToObject(o, "parameters", parameters);
   cJSON_AddNumberToObject(o, "file_bytes", (double)viv__checkpoint_bytes(c));
-  for (int32_t d = 1; d <= VIV_BOOL; d++)
+  for (int32_t d = 1; d <= LAST; d++)
     if (by_type[d] > 0) cJSON_AddNumberToObject(types, viv__dtype_name(d), by_type[d]);
   const viv_json *config = viv__checkpoint_config(c);
   if (config) cJSON_AddItemToObject(o, "config", cJSON_Duplicate((const cJSON *)config, 1));

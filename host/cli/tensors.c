@@ -10,8 +10,9 @@
 enum { SHOWN = 6, JSON_LIMIT = 4096 };
 
 int64_t viv__numel(const viv_tensor *t) {
-  size_t size = viv__dtype_size(t->dtype);
-  return size ? (int64_t)(t->bytes / size) : 0;
+  int64_t n = 1;
+  for (int32_t i = 0; i < t->ndim; i++) n *= t->shape[i];
+  return n;
 }
 
 viv_tensor viv__tensor_make(int32_t dtype, int32_t ndim, const int64_t *shape) {

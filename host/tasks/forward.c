@@ -186,7 +186,7 @@ static int32_t give_top(viv__task *t) {
 }
 
 static int32_t give_score(viv__task *t) {
-  int64_t n = t->lanes[0].n_prompt - 1, one = 1;
+  int64_t n = t->lanes[0].n_prompt - 1, all = n + 1, one = 1;
   double sum = 0;
   float *mean = viv__malloc(sizeof *mean);
   for (int64_t i = 0; i < n; i++) sum += t->nll[i];
@@ -197,7 +197,7 @@ static int32_t give_score(viv__task *t) {
   t->argmax = NULL;
   int32_t status = viv__task_out(t, "mean_nll", VIV_F32, 1, &one, mean, 0);
   int32_t second = viv__task_out(t, "nll", VIV_F32, 1, &n, nll, 0);
-  int32_t third = viv__task_out(t, "argmax", VIV_I64, 1, &n, best, 0);
+  int32_t third = viv__task_out(t, "argmax", VIV_I64, 1, &all, best, 0);
   return status < 0 ? status : second < 0 ? second : third;
 }
 
@@ -245,14 +245,14 @@ static void take_logits(viv__task *t, viv__lane *lane, int64_t n, const float *l
                vocab * sizeof *row);
       continue;
     }
-    if (at + 1 >= lane->n_prompt) continue;
     int64_t best = 0;
     for (size_t k = 1; k < vocab; k++)
       if (row[k] > row[best]) best = (int64_t)k;
+    t->argmax[at] = best;
+    if (at + 1 >= lane->n_prompt) continue; /* what follows the last token is not known */
     double sum = 0;
     for (size_t k = 0; k < vocab; k++) sum += exp((double)row[k] - row[best]);
     t->nll[at] = (float)(log(sum) + row[best] - row[lane->prompt[at + 1]]);
-    t->argmax[at] = best;
   }
 }
 

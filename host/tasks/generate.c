@@ -238,11 +238,9 @@ static int32_t take_token(viv__lane *lane, int32_t id, int32_t row, viv_error *e
   }
   lane->out[lane->n_out++] = id;
   t->new_tokens++;
-  if (is_eos(t, id)) {
-    finish_lane(lane, "stop");
-    return VIV_OK;
-  }
-  if (lane->detokenizer) {
+  bool ends = is_eos(t, id);
+  /* The token that ends a text is part of it only for a caller who wants special tokens shown. */
+  if (lane->detokenizer && (!ends || !t->skip_special)) {
     viv_str text = {NULL, 0};
     /* Ids that the tokenizer does not know (a padded vocabulary) have no text. */
     if (viv__detokenizer_add(lane->detokenizer, id, &text) == VIV_NOT_NOW)
@@ -256,7 +254,10 @@ static int32_t take_token(viv__lane *lane, int32_t id, int32_t row, viv_error *e
       return VIV_OK;
     }
   }
-  if (lane->n_out >= t->max_new) finish_lane(lane, "length");
+  if (ends)
+    finish_lane(lane, "stop");
+  else if (lane->n_out >= t->max_new)
+    finish_lane(lane, "length");
   return VIV_OK;
 }
 

@@ -1,5 +1,6 @@
 /* What the tasks over tokens share: reading token inputs into lanes, opening their sequences, and
  * collecting result tensors. */
+#include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -125,30 +126,53 @@ static int32_t read_text(viv__task *t, viv_str text, bool add_special, viv_error
   return status;
 }
 
-static int32_t read_messages(viv__task *t, const viv_json *messages, viv_error *error) {
-  char *text = NULL;
-  size_t len = 0;
-  if (viv__json_type(messages) != VIV_JSON_ARRAY || !viv__json_count(messages))
-    return VIV_FAIL(error, VIV_BAD_INPUT, "messages", "must be a list of {role, content}");
-  int32_t status = viv__chat_render(t->m->tokenizer_config, messages, true, &text, &len, error);
-  if (status < 0) return status;
-  status = read_text(t, (viv_str){text, len}, false, error);
-  viv__free(text);
+/* A JSON value for the chat template: the input of that name, which is taken to the letter, or the
+ * parameter. *held is what the answer points into. */
+static viv_str template_value(viv__task *t, const char *name, char **held) {
+  const viv_value *input = viv__job_input(t->job, name, VIV_KIND_JSON);
+  const viv_json *param = viv__json_get(t->job->params, name);
+  if (input) return input->bytes;
+  if (viv__json_type(param) > VIV_JSON_NULL) *held = cJSON_PrintUnformatted((const cJSON *)param);
+  return viv__str(*held);
+}
+
+/* messages: JSON text. Parameters: add_generation_prompt (true unless a message is continued),
+ * continue_final_message (true, or the field's name), chat_template_kwargs. */
+static int32_t read_messages(viv__task *t, viv_str messages, viv_error *error) {
+  const viv_json *params = t->job->params;
+  char *tools = NULL, *documents = NULL, *variables = NULL;
+  viv__rendered r = {0};
+  if (!t->m->chat)
+    return VIV_FAIL(error, VIV_NEVER, "messages", "the model has no usable chat template (%s)",
+                    t->m->chat_error ? t->m->chat_error : "it has no usable tokenizer");
+  viv__chat_input in = {.messages = messages, .now = -1};
+  in.continue_field = viv__json_text(params, "continue_final_message", NULL);
+  if (viv__json_bool(params, "continue_final_message", false)) in.continue_field = "content";
+  in.add_generation_prompt = viv__json_bool(params, "add_generation_prompt", !in.continue_field);
+  in.tools = template_value(t, "tools", &tools);
+  in.documents = template_value(t, "documents", &documents);
+  in.variables = template_value(t, "chat_template_kwargs", &variables);
+  int32_t status = in.add_generation_prompt && in.continue_field
+                       ? VIV_FAIL(error, VIV_BAD_INPUT, "continue_final_message",
+                                  "a message is continued, or a new one begun, not both")
+                       : viv__chat_text(t->m->chat, &in, &r, error);
+  if (status == VIV_OK) status = read_text(t, (viv_str){r.text, r.len}, false, error);
+  viv__rendered_free(&r);
+  cJSON_free(tools);
+  cJSON_free(documents);
+  cJSON_free(variables);
   return status;
 }
 
 /* One user message, as the parameter "chat" asks for. */
 static int32_t read_chat(viv__task *t, viv_str content, viv_error *error) {
   viv__buf b = {0};
-  viv_json *messages = NULL;
   viv__buf_str(&b, "[{\"role\":\"user\",\"content\":");
   viv__buf_json(&b, content);
   viv__buf_str(&b, "}]");
   int32_t status = b.failed ? VIV_FAIL(error, VIV_NOT_NOW, "text", "no memory")
-                            : viv__json_parse(b.ptr, b.len, "text", &messages, error);
+                            : read_messages(t, (viv_str){b.ptr, b.len}, error);
   viv__buf_free(&b);
-  if (status == VIV_OK) status = read_messages(t, messages, error);
-  viv__json_free(messages);
   return status;
 }
 
@@ -168,10 +192,7 @@ int32_t viv__task_read_tokens(viv__task *t, bool allow_text, viv_error *error) {
             : read_text(t, text->bytes,
                         viv__json_bool(job->params, "add_special_tokens", !job->session), error);
   } else if (allow_text && messages) {
-    viv_json *list = NULL;
-    status = viv__json_parse(messages->bytes.ptr, messages->bytes.len, "messages", &list, error);
-    if (status == VIV_OK) status = read_messages(t, list, error);
-    viv__json_free(list);
+    status = read_messages(t, messages->bytes, error);
   } else {
     status = VIV_FAIL(error, VIV_BAD_INPUT, "inputs", "the task \"%s\" needs %s", job->task,
                       allow_text ? "text, messages or input_ids" : "input_ids");

@@ -41,12 +41,13 @@ static void self_attention(struct llama_step *s, int32_t i, const struct llama_l
   const viv_compute *c = s->m->nn.compute;
   const nn_kv *kv = &s->m->nn.kv;
   int64_t rows = s->rows, half = g->rope.half;
+  int32_t pairs = g->rope.interleaved;
 
   c->linear(c, w->wq, w->bq, u, s->q, rows); /* [rows, heads, head_dim] */
   c->linear(c, w->wk, w->bk, u, s->k, rows); /* [rows, kv_heads, head_dim] */
   c->linear(c, w->wv, w->bv, u, s->v, rows); /* [rows, kv_heads, head_dim] */
-  c->rope_apply(c, s->q, g->q, rows, g->heads, g->head_dim, s->cos_sin, half, 0);
-  c->rope_apply(c, s->k, g->kv, rows, g->kv_heads, g->head_dim, s->cos_sin, half, 0);
+  c->rope_apply(c, s->q, g->q, rows, g->heads, g->head_dim, s->cos_sin, half, pairs);
+  c->rope_apply(c, s->k, g->kv, rows, g->kv_heads, g->head_dim, s->cos_sin, half, pairs);
   for (int32_t n = 0; n < s->n_segments; n++) {
     const nn_segment *b = &s->segment[n];
     const nn_kv_seq *seq = nn_kv_get(kv, b->seq);

@@ -127,15 +127,13 @@ static inline void good_end(viv_plugin_job *j) {
 #ifndef STEP
 #define STEP good_step
 #endif
+#ifndef DESCRIBE
+#define DESCRIBE good_describe
+#endif
 #define MODEL_API                                                                                  \
-  static const viv_model_api model_api = {MODEL_HEAD,                                              \
-                                          .plan = PLAN,                                            \
-                                          .open = OPEN,                                            \
-                                          .close = good_close,                                     \
-                                          .describe = good_describe,                               \
-                                          .job_begin = BEGIN,                                      \
-                                          .job_step = STEP,                                        \
-                                          .job_end = good_end}
+  static const viv_model_api model_api = {                                                         \
+      MODEL_HEAD,           .plan = PLAN,       .open = OPEN,     .close = good_close,             \
+      .describe = DESCRIBE, .job_begin = BEGIN, .job_step = STEP, .job_end = good_end}
 
 static inline int is_model_id(viv_str id) {
   return id.len == sizeof VIV_MODEL_ID - 1 && !memcmp(id.ptr, VIV_MODEL_ID, id.len);

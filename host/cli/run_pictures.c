@@ -1,0 +1,446 @@
+/* viv run on pictures: a job per picture, so that a bad one does not stop the others. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/run.h"
+
+/* ---- the model ---- */
+
+/* The plugin's own description stands under "model". */
+static const cJSON *described(const viv__loaded *l, const char *key) {
+  const cJSON *own = cJSON_GetObjectItemCaseSensitive(l->about, "model");
+  const cJSON *found = cJSON_GetObjectItemCaseSensitive(own, key);
+  return found ? found : cJSON_GetObjectItemCaseSensitive(l->about, key);
+}
+
+static const char *task_name(const cJSON *tasks, const cJSON *task) {
+  if (cJSON_IsObject(tasks)) return task->string;
+  if (cJSON_IsString(task)) return task->valuestring;
+  return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(task, "name"));
+}
+
+const viv__task_schema *viv__picture_task(const viv__loaded *l, const char *wanted) {
+  const cJSON *tasks = described(l, "tasks"), *task;
+  if (wanted) return viv__task_schema_find(wanted);
+  cJSON_ArrayForEach(task, tasks) {
+    const viv__task_schema *schema = viv__task_schema_find(task_name(tasks, task));
+    if (schema) return schema;
+  }
+  return NULL;
+}
+
+int32_t viv__model_vocabulary(const viv__loaded *l, const char *labels, viv__vocabulary *out,
+                              viv_error *error) {
+  char *path = viv__need(viv__path_join(l->path, "config.json"));
+  cJSON *config = access(path, R_OK) ? NULL : viv__parse_json_file(path, 64 << 20, NULL);
+  const cJSON *own = cJSON_GetObjectItemCaseSensitive(l->about, "model");
+  int32_t status = viv__vocabulary_read(out, own, config, labels, error);
+  cJSON_Delete(config);
+  viv__free(path);
+  return status;
+}
+
+/* ---- one picture ---- */
+
+int32_t viv__item_picture(const viv__picture_item *item, const cJSON *params, bool header,
+                          viv__picture *out, viv_error *error) {
+  viv__picture_options o = {
+      .orient = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(params, "exif_orientation")),
+      .max_pixels = (int64_t)viv__json_num((const viv_json *)params, "max_pixels", 0),
+      .max_side = (int64_t)viv__json_num((const viv_json *)params, "max_side", 0)};
+  if (!item->bytes) {
+    *out = item->raw;
+    out->owned = false;
+    return VIV_OK;
+  }
+  return header ? viv__picture_probe(item->bytes, item->len, item->name, &o, out, error)
+                : viv__picture_decode(item->bytes, item->len, item->name, &o, out, error);
+}
+
+struct gather {
+  viv__results *results;
+  int32_t status;
+  viv_error *error;
+};
+
+static void on_event(void *context, const viv_event *e) {
+  struct gather *g = context;
+  if (g->status >= 0) g->status = viv__results_take(g->results, e, g->error);
+}
+
+int32_t viv__picture_job(const viv__loaded *l, const viv__task_schema *schema, const cJSON *params,
+                         const viv__picture_item *item, viv__results *results,
+                         viv__outcome *outcome, viv_error *error) {
+  viv_tensor t = {.struct_size = sizeof t,
+                  .data = item->raw.data,
+                  .dtype = VIV_U8,
+                  .ndim = 3,
+                  .shape = {item->raw.height, item->raw.width, 3}};
+  t.bytes = (uint64_t)t.shape[0] * (uint64_t)t.shape[1] * 3;
+  viv_value value = viv__value_tensor("image", &t);
+  if (item->bytes) {
+    value.kind = VIV_KIND_IMAGE;
+    value.bytes = (viv_str){item->bytes, item->len};
+    value.tensor = NULL;
+  }
+  const viv_value *values[] = {&value};
+  struct gather g = {.results = results, .error = error};
+  results->schema = schema;
+  int32_t status =
+      viv__job_run(l->model, schema->name, params, values, 1, NULL, on_event, &g, outcome);
+  if (status < 0) {
+    *error = outcome->error;
+    error->code = status;
+    return status;
+  }
+  if (g.status < 0) return g.status;
+  return viv__results_check(results, 1, error);
+}
+
+int64_t viv__image_id(const char *path, int64_t fallback) {
+  const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+  size_t digits = strspn(name, "0123456789");
+  if (!digits || digits > 15 || name[digits] != '.') return fallback;
+  return strtoll(name, NULL, 10);
+}
+
+/* ---- what a person reads ---- */
+
+static void print_object(const cJSON *o) {
+  const cJSON *label = cJSON_GetObjectItemCaseSensitive(o, "label");
+  const cJSON *number = cJSON_GetObjectItemCaseSensitive(o, "class");
+  const cJSON *score = cJSON_GetObjectItemCaseSensitive(o, "score");
+  const cJSON *box = cJSON_GetObjectItemCaseSensitive(o, "box");
+  const cJSON *share = cJSON_GetObjectItemCaseSensitive(o, "share");
+  if (!score) score = cJSON_GetObjectItemCaseSensitive(o, "probability");
+  if (cJSON_IsString(label))
+    printf("  %-20s", label->valuestring);
+  else if (number)
+    printf("  class %-14.0f", number->valuedouble);
+  else
+    printf("  %-20s", "object");
+  if (score) printf(" %5.2f", score->valuedouble);
+  if (share) printf(" %5.1f %%", 100 * share->valuedouble);
+  if (box && cJSON_GetArraySize(box) == 4) {
+    double b[4];
+    for (int i = 0; i < 4; i++) b[i] = cJSON_GetArrayItem(box, i)->valuedouble;
+    printf("  at %.0f,%.0f  %.0f x %.0f", b[0], b[1], b[2] - b[0], b[3] - b[1]);
+  }
+  printf("\n");
+}
+
+static const char *name_in(const cJSON *o, const char *key, char buffer[32]) {
+  const cJSON *end = cJSON_GetObjectItemCaseSensitive(o, key);
+  const cJSON *label = cJSON_IsString(end) ? end : cJSON_GetObjectItemCaseSensitive(end, "label");
+  if (cJSON_IsString(label)) return label->valuestring;
+  snprintf(buffer, 32, "class %.0f",
+           cJSON_GetNumberValue(
+               cJSON_GetObjectItemCaseSensitive(end ? end : o, end ? "class" : "predicate_class")));
+  return buffer;
+}
+
+static void print_relation(const cJSON *o) {
+  char a[32], b[32], c[32];
+  printf("  %s %s %s %5.2f\n", name_in(o, "subject", a), name_in(o, "predicate", b),
+         name_in(o, "object", c),
+         cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(o, "score")));
+}
+
+static void print_text(const cJSON *line) {
+  const cJSON *item, *depth = cJSON_GetObjectItemCaseSensitive(line, "depth");
+  const cJSON *objects = cJSON_GetObjectItemCaseSensitive(line, "objects");
+  const cJSON *relations = cJSON_GetObjectItemCaseSensitive(line, "relations");
+  const cJSON *embedding = cJSON_GetObjectItemCaseSensitive(line, "embedding");
+  if (!objects) objects = cJSON_GetObjectItemCaseSensitive(line, "classes");
+  printf("%s  %.0f x %.0f\n", cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "file")),
+         cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(line, "width")),
+         cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(line, "height")));
+  cJSON_ArrayForEach(item, objects) print_object(item);
+  cJSON_ArrayForEach(item, relations) print_relation(item);
+  if (depth)
+    printf("  depth %g to %g\n",
+           cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(depth, "min")),
+           cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(depth, "max")));
+  if (embedding)
+    printf("  embedding of %d numbers (--json shows them)\n", cJSON_GetArraySize(embedding));
+  if ((objects && !objects->child) || (relations && !relations->child))
+    printf("  nothing above the threshold\n");
+}
+
+/* ---- the batch ---- */
+
+struct batch {
+  const viv__loaded *l;
+  const viv__task_schema *schema;
+  const viv__picture_run *o;
+  cJSON *params;
+  double threshold;
+  viv__vocabulary words;
+  bool coco, lines, draw_folder, file; /* file: --out is no JSON but the result itself */
+  cJSON *found;                        /* COCO's array */
+  viv__buf text;                       /* for --out */
+  char **drawn;                        /* the names of drawings so far */
+  int64_t n_drawn, n, failed;
+  int32_t last_status;
+  double job_seconds;
+};
+
+/* FOLDER/STEM.png, or with the whole file name where two pictures share a stem. */
+static char *drawing_path(struct batch *b, const viv__picture_item *item) {
+  if (!b->draw_folder) return viv__need(viv__strdup(b->o->draw));
+  char *name = item->frame
+                   ? viv__textf("frame-%06lld", (long long)item->frame)
+                   : viv__need(viv__strdup(strrchr(item->name, '/') ? strrchr(item->name, '/') + 1
+                                                                    : item->name));
+  char *dot = strrchr(name, '.');
+  size_t stem = dot && dot > name ? (size_t)(dot - name) : strlen(name);
+  char *path = viv__textf("%s/%.*s.png", b->o->draw, (int)stem, name);
+  for (int64_t i = 0; i < b->n_drawn; i++)
+    if (!strcmp(b->drawn[i], path)) {
+      free(path);
+      path = viv__textf("%s/%s.png", b->o->draw, name);
+      break;
+    }
+  b->drawn = viv__need(viv__realloc(b->drawn, (size_t)(b->n_drawn + 1) * sizeof *b->drawn));
+  b->drawn[b->n_drawn++] = viv__need(viv__strdup(path));
+  viv__free(name);
+  return path;
+}
+
+static int32_t draw(struct batch *b, const viv__picture_item *item, const viv__results *r,
+                    viv_error *error) {
+  viv__picture picture = {0};
+  viv__buf png = {0};
+  char *path = NULL;
+  int32_t status = viv__item_picture(item, b->params, false, &picture, error);
+  if (status >= 0) status = viv__results_draw(r, 0, &b->words, b->threshold, &picture, error);
+  if (status >= 0 && b->o->preview) {
+    viv__progress_clear();
+    status = viv__preview(&picture, b->o->preview_as, error);
+  }
+  if (status >= 0 && b->o->draw)
+    status = viv__png_encode(&png, picture.data, picture.width, picture.height, 3, 8, error);
+  if (status >= 0 && b->o->draw) {
+    path = drawing_path(b, item);
+    status = viv__write_file(path, png.ptr, png.len, error);
+  }
+  viv__free(path);
+  viv__buf_free(&png);
+  viv__picture_free(&picture);
+  return status;
+}
+
+/* Prints a picture's line, or keeps it for --out. */
+static void put_line(struct batch *b, cJSON *line) {
+  viv__progress_clear();
+  if (b->o->out && !b->file) {
+    char *text = viv__need(cJSON_PrintUnformatted(line));
+    viv__buf_str(&b->text, text);
+    viv__buf_str(&b->text, "\n");
+    cJSON_free(text);
+  } else if (b->lines) {
+    viv__print_json(cJSON_Duplicate(line, 1));
+  } else if (viv__output_open()) {
+    print_text(line);
+    fflush(stdout);
+  }
+  cJSON_Delete(line);
+}
+
+static void put_error(struct batch *b, cJSON *line, const char *name, int32_t status,
+                      const viv_error *error) {
+  viv__report(false, name, status, error);
+  if (b->coco || (!b->lines && (b->file || !b->o->out))) {
+    cJSON_Delete(line);
+    return;
+  }
+  cJSON *e = cJSON_AddObjectToObject(line, "error");
+  cJSON_AddStringToObject(e, "code", viv_status_name(status));
+  cJSON_AddStringToObject(e, "message", error->message);
+  cJSON_AddStringToObject(e, "where", error->where);
+  put_line(b, line);
+}
+
+static bool is_safetensors(const char *path) {
+  size_t len = strlen(path);
+  return len > 12 && !strcmp(path + len - 12, ".safetensors");
+}
+
+static int32_t write_file(const viv__task_schema *schema, const viv__results *r, const char *path,
+                          viv_error *error) {
+  viv__tensor_list list = {0};
+  if (!is_safetensors(path)) return viv__results_file(r, 0, path, error);
+  for (const viv__field_schema *f = schema->fields; f->name; f++) {
+    const viv_tensor *t = viv__result(r, 0, f->field);
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", f->name, f->numbered ? ".0" : "");
+    if (t) viv__tensors_add(&list, viv__str(name), t, false);
+  }
+  int32_t status = viv__tensors_write(&list, path, error);
+  viv__tensors_free(&list);
+  return status;
+}
+
+static int32_t one(struct batch *b, const viv__picture_item *item, cJSON *line, viv_error *error) {
+  viv__results results = {0};
+  viv__outcome outcome = {0};
+  viv__picture header = {0};
+  int32_t status = viv__item_picture(item, b->params, true, &header, error);
+  if (status >= 0)
+    status = viv__picture_job(b->l, b->schema, b->params, item, &results, &outcome, error);
+  b->job_seconds += outcome.seconds;
+  cJSON_AddNumberToObject(line, "width", header.width);
+  cJSON_AddNumberToObject(line, "height", header.height);
+  cJSON_AddStringToObject(line, "task", b->schema->name);
+  if (status >= 0 && b->coco)
+    status = viv__results_coco(&results, 0, &b->words, b->threshold,
+                               viv__image_id(item->name, b->n), b->found, error);
+  else if (status >= 0)
+    status = viv__results_json(&results, 0, &b->words, b->threshold, line, error);
+  if (status >= 0 && b->file) status = write_file(b->schema, &results, b->o->out, error);
+  if (status >= 0 && (b->o->draw || b->o->preview)) status = draw(b, item, &results, error);
+  viv__outcome_free(&outcome);
+  viv__results_free(&results);
+  return status;
+}
+
+static void show_progress(const struct batch *b, const char *name, int64_t count) {
+  char text[96];
+  const char *slash = strrchr(name, '/');
+  if (count >= 0 && count < 2) return;
+  snprintf(text, sizeof text, "%.60s", slash ? slash + 1 : name);
+  viv__progress_show(text, count > 0 ? (double)b->n / (double)count : -1);
+}
+
+static int32_t run_all(struct batch *b, viv__picture_source *source) {
+  viv__picture_item item;
+  for (;;) {
+    viv_error error = VIV_ERROR_INIT;
+    int32_t status = viv__source_next(source, &item, &error);
+    if (status == VIV_DONE) return VIV_OK;
+    if (viv__interrupted()) status = VIV_CANCELLED;
+    cJSON *line = viv__need(cJSON_CreateObject());
+    cJSON_AddStringToObject(line, "file", item.name);
+    if (item.frame) cJSON_AddNumberToObject(line, "frame", (double)item.frame);
+    show_progress(b, item.name, viv__source_count(source));
+    b->n++;
+    if (status >= 0) status = one(b, &item, line, &error);
+    if (status == VIV_CANCELLED) {
+      cJSON_Delete(line);
+      viv__item_free(&item);
+      return status;
+    }
+    if (status < 0) {
+      b->failed++;
+      b->last_status = status;
+      put_error(b, line, item.name, status, &error);
+    } else if (b->coco) {
+      cJSON_Delete(line);
+    } else {
+      put_line(b, line);
+    }
+    viv__item_free(&item);
+  }
+}
+
+/* --draw for one file names the drawing; for several a folder. */
+static int32_t prepare_drawing(struct batch *b, int64_t count, viv_error *error) {
+  const char *path = b->o->draw;
+  struct stat s;
+  if (!path) return VIV_OK;
+  size_t len = strlen(path);
+  bool folder = (!stat(path, &s) && S_ISDIR(s.st_mode)) || (len && path[len - 1] == '/');
+  bool png = len > 4 && !strcasecmp(path + len - 4, ".png");
+  b->draw_folder = folder || (count != 1 && !png);
+  if (count != 1 && !b->draw_folder)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--draw",
+                    "several pictures are drawn into a folder; \"%s\" names one file", path);
+  if (!b->draw_folder && !png)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--draw", "\"%s\" should end with .png", path);
+  if (b->draw_folder && mkdir(path, 0777) && errno != EEXIST)
+    return VIV_FAIL(error, VIV_NEVER, path, "the folder can't be made: %s", strerror(errno));
+  return VIV_OK;
+}
+
+static int32_t write_out(struct batch *b, viv_error *error) {
+  if (!b->coco) {
+    if (!b->o->out || b->file) return VIV_OK;
+    return viv__write_file(b->o->out, b->text.ptr ? b->text.ptr : "", b->text.len, error);
+  }
+  if (!b->o->out) {
+    viv__print_json(b->found);
+    b->found = NULL;
+    return VIV_OK;
+  }
+  char *text = viv__need(cJSON_PrintUnformatted(b->found));
+  int32_t status = viv__write_file(b->o->out, text, strlen(text), error);
+  cJSON_free(text);
+  return status;
+}
+
+/* The exit code: of a single picture its failure's own; of a batch 10 and how many failed, so that a
+ * script can tell, at most 99. */
+static int end_of(const struct batch *b) {
+  if (!b->failed) return VIV__EXIT_OK;
+  if (b->n == 1) return viv__exit_code(b->last_status);
+  fprintf(stderr, "viv: %lld of %lld pictures failed\n", (long long)b->failed, (long long)b->n);
+  return b->failed > 89 ? 99 : 10 + (int)b->failed;
+}
+
+static int32_t prepare(struct batch *b, viv__picture_source *source, viv_error *error) {
+  const char *format = b->o->format ? b->o->format : "json";
+  b->coco = !strcmp(format, "coco");
+  if (!b->coco && strcmp(format, "json"))
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--format", "\"%s\" is neither json nor coco", format);
+  b->file = b->o->out && (viv__results_file_known(b->o->out) || is_safetensors(b->o->out));
+  if (b->file && (b->coco || viv__source_count(source) != 1))
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--out",
+                    "\"%s\" holds the result of one picture; several go to .json or .jsonl",
+                    b->o->out);
+  b->lines = b->o->json || b->o->format || !isatty(STDOUT_FILENO);
+  if (b->coco) b->found = viv__need(cJSON_CreateArray());
+  const cJSON *threshold = cJSON_GetObjectItemCaseSensitive(b->params, "threshold");
+  b->threshold = threshold ? threshold->valuedouble : b->coco ? -INFINITY : b->schema->threshold;
+  if (!cJSON_GetObjectItemCaseSensitive(b->params, "exif_orientation"))
+    cJSON_AddTrueToObject(b->params, "exif_orientation");
+  int32_t status = prepare_drawing(b, viv__source_count(source), error);
+  return status < 0 ? status : viv__model_vocabulary(b->l, b->o->labels, &b->words, error);
+}
+
+int viv__run_pictures(const viv__loaded *l, const viv__task_schema *schema, const char *const *args,
+                      int n, const viv__picture_run *o, cJSON *params) {
+  viv_error error = VIV_ERROR_INIT;
+  viv__picture_source *source = NULL;
+  struct batch b = {.l = l, .schema = schema, .o = o, .params = params};
+  uint64_t begun = viv__now_ns();
+  int code = VIV__EXIT_OK;
+  int32_t status = viv__source_open(args, n, o->frames, &source, &error);
+  if (status >= 0) status = prepare(&b, source, &error);
+  if (status >= 0) status = run_all(&b, source);
+  viv__progress_clear();
+  if (status >= 0) status = write_out(&b, &error);
+  if (status == VIV_CANCELLED) {
+    fprintf(stderr, "viv: cancelled after %lld pictures\n", (long long)b.n - 1);
+    code = VIV__EXIT_CANCELLED;
+  } else if (status < 0) {
+    code = viv__report(o->json, NULL, status, &error);
+  } else {
+    code = end_of(&b);
+  }
+  double seconds = (double)(viv__now_ns() - begun) * 1e-9;
+  if (o->verbose && status >= 0 && b.n)
+    fprintf(stderr, "%lld pictures in %.2f s (%.2f a second), %.1f ms a job\n", (long long)b.n,
+            seconds, (double)b.n / seconds, b.job_seconds / (double)b.n * 1e3);
+  for (int64_t i = 0; i < b.n_drawn; i++) viv__free(b.drawn[i]);
+  viv__free(b.drawn);
+  viv__buf_free(&b.text);
+  cJSON_Delete(b.found);
+  viv__vocabulary_free(&b.words);
+  viv__source_close(source);
+  return code;
+}
