@@ -33,7 +33,7 @@ tsan:
 # Fuzzers are built by clang, the library's sources with them.
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined \
               -fno-sanitize-recover=undefined -DVIV_VERSION='"$(VERSION)"'
-FUZZ_LIB   := host/base host/checkpoint host/text host/media host/template
+FUZZ_LIB   := host/base host/checkpoint host/text host/media host/template host/grammar
 FUZZERS    := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(wildcard $(addsuffix /*.c,$(FUZZ_LIB)))
 	@mkdir -p $(@D)
@@ -43,12 +43,30 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $(wildcard $(addsuffix /*.c,$(FUZZ_LIB)))
 fuzz: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
 	@sh tests/fuzz.sh $(BUILD) $(FUZZ_SECONDS)
 
-## bench      kernels against the machine's limits, the host's overhead, tokens per second
-bench: all badplugins $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_*.c))
-	@for b in $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_*.c)); do \
+BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_*.c))
+## bench      the machine's limits, kernels, the host's overhead; then the same beside other programs
+bench: all badplugins $(BENCHES)
+	@for t in 1 2; do $(BUILD)/bench/bench_limits $$t; done
+	@for b in $(filter-out %/bench_limits,$(BENCHES)); do \
 	  echo "== $$b"; VIV_TEST_BUILD=$(BUILD) $$b || exit 1; done
 	@$(BUILD)/viv bench tests/models/stories260K
 	@$(BUILD)/viv bench zoo/models/sambay-reasoner
+	@$(MAKE) --no-print-directory bench-peers
+
+# The peers are built or fetched into BUILD/peers by the first run; JSON lies in BUILD/bench.
+.PHONY: bench-peers bench-context
+## bench-peers  language models, encoders and convolutions beside other programs only
+bench-peers: all $(BENCHES)
+	@sh tests/bench/peers/setup.sh $(BUILD)/peers encoders
+	@test -d $(BUILD)/peers/smollm2-q8 || $(BUILD)/viv quantize --dtype q8_0 \
+	  $(BUILD)/peers/smollm2-q4_1.gguf $(BUILD)/peers/smollm2-q8
+	@python3 tests/bench/language.py $(BUILD) --also $(BUILD)/peers/smollm2-q8
+	@$(BUILD)/peers/python/bin/python tests/bench/peers/encoders.py $(BUILD)/viv \
+	  $(BUILD)/peers/encoders --json $(BUILD)/bench/encoders.json
+	@for t in 1 2; do sh tests/bench/bench_conv.sh $(BUILD) $$t; done
+## bench-context  SambaY beside a Llama of the same size at 2k, 8k and 32k tokens of context
+bench-context: all
+	@python3 tests/bench/context.py $(BUILD)
 
 ## precision  the tables of docs/precision.md: what fewer bits cost
 precision: all

@@ -458,6 +458,12 @@ struct viv_compute {
    * where that is above 1e-11. window NULL: ones. */
   void (*istft)(const viv_compute *c, int32_t n_fft, int32_t hop, const float *window,
                 const float *spectrum, int64_t rows, int64_t frames, float *out);
+
+  /* y[i] = W[i] x + bias[i] for n matrices over the same rows, each to the bit as linear does it, with
+   * one hand-over to the pool for all that can share it. w[i] [out_i, in] with one in for all; y[i]
+   * [rows, out_i] apart from x and from one another; bias or any bias[i] may be NULL. STRICT. */
+  void (*linears)(const viv_compute *c, int32_t n, const viv_weight *const *w,
+                  const float *const *bias, const float *x, float *const *y, int64_t rows);
 };
 
 #ifdef __cplusplus

@@ -429,7 +429,7 @@ VIV_LAYOUT(offsetof(viv_stft, window) == 40);
 VIV_LAYOUT(offsetof(viv_stft, x) == 48);
 VIV_LAYOUT(offsetof(viv_stft, out) == 56);
 
-VIV_LAYOUT(sizeof(viv_compute) == 392);
+VIV_LAYOUT(sizeof(viv_compute) == 400);
 VIV_LAYOUT(offsetof(viv_compute, struct_size) == 0);
 VIV_LAYOUT(offsetof(viv_compute, abi_major) == 4);
 VIV_LAYOUT(offsetof(viv_compute, abi_minor) == 8);
@@ -481,6 +481,7 @@ VIV_LAYOUT(offsetof(viv_compute, rnn) == 360);
 VIV_LAYOUT(offsetof(viv_compute, rnn_scratch) == 368);
 VIV_LAYOUT(offsetof(viv_compute, stft) == 376);
 VIV_LAYOUT(offsetof(viv_compute, istft) == 384);
+VIV_LAYOUT(offsetof(viv_compute, linears) == 392);
 
 VIV_LAYOUT(sizeof(viv_explain_api) == 24);
 VIV_LAYOUT(offsetof(viv_explain_api, struct_size) == 0);

@@ -134,7 +134,8 @@ typedef struct viv_sampler_api {
   int32_t (*create)(const viv_host *host, viv_arena *arena, const viv_json *params,
                     int32_t vocab_size, uint64_t seed, viv_sampler **out, viv_error *error);
   /* Tell the sampler that a token is part of the history: of the prompt (generated 0), or accepted
-   * (1). Repetition counts both, presence and frequency count what was generated. */
+   * (1). Repetition counts both, presence and frequency count what was generated. With generated -1
+   * the whole history is forgotten, and token is ignored: for strategies with several texts. */
   void (*accept)(viv_sampler *sampler, int32_t token, int32_t generated);
   void (*process)(viv_sampler *sampler, float *logits); /* penalties, bias, suppression: no warping */
   void (*probabilities)(viv_sampler *sampler, float *logits); /* process, warp, softmax; in place */

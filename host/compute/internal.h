@@ -46,7 +46,10 @@ typedef struct viv__linear {
   int32_t act;
 } viv__linear;
 
-void viv__quant_linear(const viv_compute *c, const viv__linear *l); /* quant_linear.c */
+/* quant_linear.c: n <= MOST matrices in block formats over the same rows: x, x_stride, rows and w->in
+ * are alike. */
+enum { VIV__MOST_LINEARS = 4 };
+void viv__quant_linears(const viv_compute *c, const viv__linear *l, int32_t n);
 
 /* Bytes of a scratch buffer: room for each thread's panel of weights and some rows of x. */
 static inline int64_t viv__scratch_bytes(int32_t threads) {
@@ -55,7 +58,7 @@ static inline int64_t viv__scratch_bytes(int32_t threads) {
 
 typedef struct viv__compute {
   viv_compute table; /* first: the table's address is this struct's */
-  const char *isa; /* the set of kernels */
+  const char *isa;   /* the set of kernels */
   const viv__kernels *kernels;
   const struct viv__quant_kernels *quant; /* weights in block formats: quant_kernels.h */
   viv__pool *pool;

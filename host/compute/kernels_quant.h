@@ -334,7 +334,11 @@ static void panel_by_rows(const viv__product *p, const viv__row_layout *l, int64
 
 /* Up to this many rows meet the weights as they are read; for more a panel is made first. Blocks of
  * 256 take longer to read and are read again for each row. */
+#if LANES == 16
+enum { WALK_ROWS = 8 };
+#else
 enum { WALK_ROWS = 4 };
+#endif
 
 /* The PANEL weights that begin stride bytes apart at w; the outputs of lanes [lane, lane + n) are
  * wanted, the first of them is out. */
@@ -356,6 +360,12 @@ static void one_panel(const viv__product *p, const viv__row_layout *l, const cha
       walk_0(dtype, &t, NULL);
     else if (p->rows == 1)
       walk_1(dtype, &t, sum[v]);
+    else if (p->rows == 2)
+      walk_2(dtype, &t, sum[v]);
+#if LANES == 16
+    else if (p->rows > 4)
+      walk_8(dtype, &t, sum[v]);
+#endif
     else
       walk_4(dtype, &t, sum[v]);
   }

@@ -180,12 +180,17 @@ INLINE void unit_end(int R, enum q_kind kind, int unit, const struct walk *t, in
 /* A unit of 32 in eight strips. */
 INLINE void unit_32(int R, enum q_kind kind, const struct walk *t, int64_t u, const vi *q, vf d,
                     vf m, vf *sum) {
-  vi acc[4], more[4]; /* two chains of sums: one is as long as several units take otherwise */
+  vi acc[8];
   unit_begin(R, kind, t, u, acc);
-  UNROLL for (int r = 0; r < R; r++) more[r] = q_set32(0);
   unit_strips(R, kind, t, u * 8, 4, q, acc);
-  unit_strips(R, kind, t, u * 8 + 4, 4, q + 4, more);
-  UNROLL for (int r = 0; r < R; r++) acc[r] = q_add32(acc[r], more[r]);
+  if (R > 4) { /* the rows' sums are chains enough */
+    unit_strips(R, kind, t, u * 8 + 4, 4, q + 4, acc);
+  } else { /* two chains of sums: one is as long as several units take otherwise */
+    vi more[4];
+    UNROLL for (int r = 0; r < R; r++) more[r] = q_set32(0);
+    unit_strips(R, kind, t, u * 8 + 4, 4, q + 4, more);
+    UNROLL for (int r = 0; r < R; r++) acc[r] = q_add32(acc[r], more[r]);
+  }
   unit_end(R, kind, 32, t, u, acc, d, m, sum);
 }
 
@@ -235,7 +240,7 @@ INLINE void walk_q5(int R, bool minimum, const struct walk *t, vf *sum) {
 }
 
 /* Eight bits: head bytes before each group of values; 0: the scale stands before the row. */
-INLINE void walk_8(int R, int head, int group, const struct walk *t, vf *sum) {
+INLINE void walk_bytes(int R, int head, int group, const struct walk *t, vf *sum) {
   vf d = v_set(0);
   int64_t at = head ? 0 : 4;
   if (!head) {
@@ -424,10 +429,10 @@ INLINE void walk_int4_g128(int R, const struct walk *t, vf *sum) {
 INLINE void walk_any(int R, int32_t dtype, const struct walk *t, vf *sum) {
   switch (dtype) {
   case VIV_INT8_ROW:
-    walk_8(R, 0, 32, t, sum);
+    walk_bytes(R, 0, 32, t, sum);
     break;
   case VIV_INT8_G128:
-    walk_8(R, 2, 128, t, sum);
+    walk_bytes(R, 2, 128, t, sum);
     break;
   case VIV_INT4_G128:
     walk_int4_g128(R, t, sum);
@@ -445,7 +450,7 @@ INLINE void walk_any(int R, int32_t dtype, const struct walk *t, vf *sum) {
     walk_q5(R, true, t, sum);
     break;
   case VIV_Q8_0:
-    walk_8(R, 2, 32, t, sum);
+    walk_bytes(R, 2, 32, t, sum);
     break;
   case VIV_Q2_K: /* formats of 256 take one row */
     if (R < 2) walk_q2_k(R, t, sum);
@@ -474,8 +479,21 @@ static void walk_1(int32_t dtype, const struct walk *t, vf *sum) {
   walk_any(1, dtype, t, own);
   sum[0] = own[0];
 }
+static void walk_2(int32_t dtype, const struct walk *t, vf *sum) {
+  vf own[2] = {v_set(0), v_set(0)};
+  walk_any(2, dtype, t, own);
+  for (int r = 0; r < 2; r++) sum[r] = own[r];
+}
 static void walk_4(int32_t dtype, const struct walk *t, vf *sum) {
   vf own[4] = {v_set(0), v_set(0), v_set(0), v_set(0)};
   walk_any(4, dtype, t, own);
   for (int r = 0; r < 4; r++) sum[r] = own[r];
 }
+#if LANES == 16
+static void walk_8(int32_t dtype, const struct walk *t, vf *sum) {
+  vf own[8];
+  UNROLL for (int r = 0; r < 8; r++) own[r] = v_set(0);
+  walk_any(8, dtype, t, own);
+  for (int r = 0; r < 8; r++) sum[r] = own[r];
+}
+#endif

@@ -99,7 +99,7 @@ static void linear_to(const viv_compute *c, const viv_weight *w, const float *bi
                    .rows = rows,
                    .act = act};
   if (viv__is_block(w->dtype))
-    viv__quant_linear(c, &l);
+    viv__quant_linears(c, &l, 1);
   else
     dense_linear(c, &l);
 }
@@ -107,6 +107,30 @@ static void linear_to(const viv_compute *c, const viv_weight *w, const float *bi
 static void linear(const viv_compute *c, const viv_weight *w, const float *bias, const float *x,
                    float *y, int64_t rows) {
   linear_to(c, w, bias, 0, NULL, x, w->in, y, w->out, rows);
+}
+
+static void linears(const viv_compute *c, int32_t n, const viv_weight *const *w,
+                    const float *const *bias, const float *x, float *const *y, int64_t rows) {
+  viv__linear l[VIV__MOST_LINEARS];
+  int32_t held = 0;
+  for (int32_t i = 0; i < n && rows > 0; i++) {
+    if (!viv__is_block(w[i]->dtype)) {
+      linear(c, w[i], bias ? bias[i] : NULL, x, y[i], rows);
+      continue;
+    }
+    if (w[i]->out < 1) continue;
+    l[held++] = (viv__linear){.w = w[i],
+                              .bias = bias ? bias[i] : NULL,
+                              .x = x,
+                              .x_stride = w[i]->in,
+                              .y = y[i],
+                              .y_stride = w[i]->out,
+                              .rows = rows};
+    if (held < VIV__MOST_LINEARS) continue;
+    viv__quant_linears(c, l, held);
+    held = 0;
+  }
+  if (held) viv__quant_linears(c, l, held);
 }
 
 static void gather(const viv_compute *c, const viv_weight *w, const int32_t *ids, int64_t n,
@@ -126,5 +150,6 @@ static void gather(const viv_compute *c, const viv_weight *w, const int32_t *ids
 void viv__table_linear(viv_compute *t) {
   t->linear = linear;
   t->linear_to = linear_to;
+  t->linears = linears;
   t->gather = gather;
 }

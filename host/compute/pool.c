@@ -47,7 +47,7 @@ struct viv__pool {
   /* The job; written while it is closed and empty, read by those who joined. */
   _Alignas(64) viv__body body;
   void *ctx;
-  int64_t n, chunk;
+  int64_t n, grain;
   _Atomic uint32_t most; /* workers that may join */
   _Alignas(64) _Atomic int64_t next;
 };
@@ -68,12 +68,19 @@ static void futex_wake(_Atomic uint32_t *word, int n) {
   syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 }
 
+/* Ranges shrink with what is left: the first are long, so that few hand-overs are needed, and the
+ * last are short, so that the threads end together even when the system held one of them up. */
 static void work(viv__pool *p) {
-  for (;;) {
-    int64_t begin = atomic_fetch_add_explicit(&p->next, p->chunk, memory_order_relaxed);
-    if (begin >= p->n) return;
-    int64_t end = p->n - begin < p->chunk ? p->n : begin + p->chunk;
-    p->body(p->ctx, begin, end);
+  int64_t begin = atomic_load_explicit(&p->next, memory_order_relaxed);
+  while (begin < p->n) {
+    int64_t left = p->n - begin, size = left / ((int64_t)p->threads * 2);
+    if (size < p->grain) size = p->grain;
+    if (size > left) size = left;
+    if (!atomic_compare_exchange_weak_explicit(&p->next, &begin, begin + size, memory_order_relaxed,
+                                               memory_order_relaxed))
+      continue;
+    p->body(p->ctx, begin, begin + size);
+    begin = atomic_load_explicit(&p->next, memory_order_relaxed);
   }
 }
 
@@ -210,9 +217,7 @@ void viv__pool_run(viv__pool *p, int64_t n, int64_t grain, viv__body body, void 
     return;
   }
   atomic_store_explicit(&p->most, (uint32_t)(p->threads - inside), memory_order_relaxed);
-  /* A few ranges for each thread, so that a thread that the system holds up costs little. */
-  int64_t chunk = n / ((int64_t)p->threads * 4);
-  p->chunk = chunk > grain ? chunk : grain;
+  p->grain = grain;
   p->n = n;
   p->body = body;
   p->ctx = ctx;
@@ -224,8 +229,8 @@ void viv__pool_run(viv__pool *p, int64_t n, int64_t grain, viv__body body, void 
   atomic_store(&p->epoch, epoch);
   uint32_t sleepers = atomic_load(&p->sleepers);
   if (sleepers) {
-    int64_t ranges = (n + p->chunk - 1) / p->chunk - 1;
-    futex_wake(&p->epoch, ranges < p->workers ? (int)ranges : p->workers);
+    int64_t others = (n + grain - 1) / grain - 1; /* beyond the caller's first range */
+    futex_wake(&p->epoch, others < p->workers ? (int)others : p->workers);
   }
   work(p);
   atomic_fetch_or_explicit(&p->state, CLOSED, memory_order_acq_rel);

@@ -98,6 +98,7 @@ void viv__loop_wake(viv_runtime *rt);
 
 typedef struct viv__event_node {
   struct viv__event_node *next;
+  size_t room; /* bytes of the block that the node begins */
   viv_event event;
   viv_tensor tensor;
 } viv__event_node;
@@ -133,6 +134,7 @@ struct viv_job {
   pthread_mutex_t lock;
   pthread_cond_t readable;
   viv__event_node *head, *tail, *current;
+  viv__event_node *spare; /* small nodes that were read: a stream of tokens needs no heap */
   int64_t queued, max_queued;
   _Atomic uint32_t bell; /* rung by every event */
   uint64_t seq;

@@ -188,6 +188,10 @@ static void free_events(viv_job *job) {
     next = n->next;
     if (n != &job->end) viv__free(n);
   }
+  for (viv__event_node *n = job->spare, *next; n; n = next) {
+    next = n->next;
+    viv__free(n);
+  }
 }
 
 void viv__job_unref(viv_job *job) {
@@ -242,6 +246,9 @@ void viv__job_kick(viv_job *job) {
   pthread_mutex_unlock(&job->model->lock);
 }
 
+/* Blocks of events that carry a word or two of text. */
+enum { SMALL_NODE = 1024 };
+
 /* The lock must be held. */
 static void append(viv_job *job, viv__event_node *node) {
   node->event.seq = job->seq++;
@@ -259,17 +266,31 @@ static void append(viv_job *job, viv__event_node *node) {
   pthread_cond_signal(&job->readable);
 }
 
+/* A block of at least that many bytes: one that was read already, when it is large enough. */
+static viv__event_node *take_node(viv_job *job, size_t bytes) {
+  if (bytes < SMALL_NODE) bytes = SMALL_NODE;
+  pthread_mutex_lock(&job->lock);
+  viv__event_node *node = job->spare;
+  if (node && node->room < bytes) node = NULL;
+  if (node) job->spare = node->next;
+  pthread_mutex_unlock(&job->lock);
+  size_t room = node ? node->room : bytes;
+  if (!node) node = viv__malloc(bytes);
+  if (!node) return NULL;
+  memset(node, 0, sizeof *node);
+  node->room = room;
+  return node;
+}
+
 /* One block holds the node, its name, its bytes and its tensor's data. */
-static viv__event_node *copy_event(const viv_event *e) {
+static viv__event_node *copy_event(viv_job *job, const viv_event *e) {
   size_t name = (e->name.len + 1 + 63) & ~(size_t)63, bytes = (e->bytes.len + 1 + 63) & ~(size_t)63;
   size_t data = e->kind == VIV_KIND_TENSOR ? e->tensor->bytes : 0;
   size_t head = (sizeof(viv__event_node) + 63) & ~(size_t)63;
   if (data > SIZE_MAX / 4 || e->bytes.len > SIZE_MAX / 4 || e->name.len > 4096) return NULL;
-  char *block = viv__malloc(head + name + bytes + data);
-  if (!block) return NULL;
-  viv__event_node *node = (viv__event_node *)block;
-  memset(node, 0, sizeof *node);
-  char *name_at = block + head, *bytes_at = name_at + name, *data_at = bytes_at + bytes;
+  viv__event_node *node = take_node(job, head + name + bytes + data);
+  if (!node) return NULL;
+  char *name_at = (char *)node + head, *bytes_at = name_at + name, *data_at = bytes_at + bytes;
   if (e->name.len) memcpy(name_at, e->name.ptr, e->name.len);
   name_at[e->name.len] = 0;
   if (e->bytes.len) memcpy(bytes_at, e->bytes.ptr, e->bytes.len);
@@ -340,7 +361,7 @@ int32_t viv__job_emit(viv_job *job, const viv_event *event) {
   pthread_mutex_unlock(&job->lock);
   if (ended) return VIV_BUG;
   if (full) return VIV_WAIT;
-  viv__event_node *node = copy_event(event);
+  viv__event_node *node = copy_event(job, event);
   if (!node) return VIV_NOT_NOW;
   pthread_mutex_lock(&job->lock);
   append(job, node);
@@ -421,6 +442,11 @@ int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
   }
   /* A producer that waits is woken at half, not at every event. */
   bool kick = job->queued == job->max_queued / 2;
+  if (spent && spent != &job->end && spent->room == SMALL_NODE) {
+    spent->next = job->spare;
+    job->spare = spent;
+    spent = NULL;
+  }
   pthread_mutex_unlock(&job->lock);
   if (spent && spent != &job->end) viv__free(spent);
   *event = node->event;

@@ -116,6 +116,13 @@ static void linear_to(const viv_compute *c, const viv_weight *w, const float *bi
   r->plain->linear_to(c, w, bias, act, residual, x, x_stride, y, y_stride, rows);
 }
 
+static void linears(const viv_compute *c, int32_t n, const viv_weight *const *w,
+                    const float *const *bias, const float *x, float *const *y, int64_t rows) {
+  viv__recorder *r = recorder(c);
+  for (int32_t i = 0; i < n; i++) watch(r, w[i], x, columns_of(r, w[i]), rows);
+  r->plain->linears(c, n, w, bias, x, y, rows);
+}
+
 /* ---- begin and end ---- */
 
 viv__recorder *viv__record(viv_runtime *rt) {
@@ -128,6 +135,7 @@ viv__recorder *viv__record(viv_runtime *rt) {
   r->table.weight_rows = weight_rows;
   r->table.linear = linear;
   if (r->table.linear_to) r->table.linear_to = linear_to;
+  if (r->table.linears) r->table.linears = linears;
   rt->compute = &r->table;
   return r;
 }

@@ -1,7 +1,7 @@
 /* Watching what a plugin does with its weights. Internal.
  *
- * The runtime's compute table is replaced by a copy of it whose weight_prepare, weight_rows, linear
- * and linear_to also take notes: which tensors are matrices at all, and the mean square of each
+ * The runtime's compute table is replaced by a copy of it whose weight_prepare, weight_rows, linear,
+ * linear_to and linears also take notes: which tensors are matrices at all, and the mean square of each
  * column's inputs while jobs run. It asks no plugin for anything beyond what it does anyway, so that
  * it works for every family: a norm or a convolution's kernel that happens to be 2-D is never
  * prepared as a matrix, and is not taken for one. */

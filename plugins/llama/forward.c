@@ -43,9 +43,10 @@ static void self_attention(struct llama_step *s, int32_t i, const struct llama_l
   int64_t rows = s->rows, half = g->rope.half;
   int32_t pairs = g->rope.interleaved;
 
-  c->linear(c, w->wq, w->bq, u, s->q, rows); /* [rows, heads, head_dim] */
-  c->linear(c, w->wk, w->bk, u, s->k, rows); /* [rows, kv_heads, head_dim] */
-  c->linear(c, w->wv, w->bv, u, s->v, rows); /* [rows, kv_heads, head_dim] */
+  const viv_weight *qkv[] = {w->wq, w->wk, w->wv};
+  const float *biases[] = {w->bq, w->bk, w->bv};
+  float *to[] = {s->q, s->k, s->v}; /* [rows, heads, head_dim], twice [rows, kv_heads, head_dim] */
+  c->linears(c, 3, qkv, biases, u, to, rows);
   c->rope_apply(c, s->q, g->q, rows, g->heads, g->head_dim, s->cos_sin, half, pairs);
   c->rope_apply(c, s->k, g->kv, rows, g->kv_heads, g->head_dim, s->cos_sin, half, pairs);
   for (int32_t n = 0; n < s->n_segments; n++) {
@@ -85,8 +86,10 @@ static void self_attention(struct llama_step *s, int32_t i, const struct llama_l
 static void mlp(struct llama_step *s, const struct llama_layer *w, const float *u, float *y) {
   const struct llama_config *g = &s->m->config;
   const viv_compute *c = s->m->nn.compute;
-  c->linear(c, w->gate, w->gate_bias, u, s->gate, s->rows); /* [rows, ff] */
-  c->linear(c, w->up, w->up_bias, u, s->up, s->rows);       /* [rows, ff] */
+  const viv_weight *both[] = {w->gate, w->up};
+  const float *biases[] = {w->gate_bias, w->up_bias};
+  float *to[] = {s->gate, s->up}; /* [rows, ff] each */
+  c->linears(c, 2, both, biases, u, to, s->rows);
   c->gate(c, g->act, s->gate, s->up, s->rows * g->ff);
   c->linear(c, w->down, w->down_bias, s->gate, y, s->rows);
 }

