@@ -77,4 +77,14 @@ bool viv__golden_texts(viv__golden_case *c, viv_model *model);
  * kind. */
 bool viv__golden_templates(viv__golden_case *c);
 
+/* golden_sampling.c: the listed settings of the logits processors; likewise. */
+bool viv__golden_samplings(viv__golden_case *c);
+
+/* golden_grammar.c: the listed schemas and the texts that they let through; likewise. */
+bool viv__golden_grammars(viv__golden_case *c);
+
+/* golden_strategy.c: the listed generations of a model, which is opened when there are such (NULL:
+ * that failed, and the case knows why); likewise. */
+bool viv__golden_strategies(viv__golden_case *c, viv_model *(*open)(void *), void *context);
+
 #endif

@@ -58,6 +58,18 @@ static bool number(const char *text, double *out) {
   return end != text && !*end && !errno && isfinite(*out);
 }
 
+static int store_file(const char *verb, const viv__opt *o, const char *path) {
+  enum { LIMIT = 16 << 20 };
+  viv_error error = VIV_ERROR_INIT;
+  char *text = NULL;
+  size_t len = 0;
+  if (viv__read_file(path, LIMIT, &text, &len, &error) < 0)
+    return viv__usage_error(verb, "--%s: %s: %s", o->name, path, error.message);
+  set_member(o->target, o->key, cJSON_CreateString(text));
+  viv__free(text);
+  return -1;
+}
+
 /* Stores one option; answers -1, or an exit code after a message. */
 static int store(const char *verb, const viv__opt *o, const char *arg) {
   double x = 0;
@@ -74,6 +86,8 @@ static int store(const char *verb, const viv__opt *o, const char *arg) {
   case VIV__OPT_TEXT:
     *(const char **)o->target = arg;
     return -1;
+  case VIV__OPT_FILE:
+    return store_file(verb, o, arg);
   case VIV__OPT_SET:
     set_member(o->target, o->key, cJSON_CreateString(arg));
     return -1;

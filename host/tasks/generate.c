@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "tasks/constraint.h"
 #include "tasks/task.h"
 
 enum { DEFAULT_NEW_TOKENS = 512 };
@@ -66,11 +67,14 @@ static int32_t read_params(viv__task *t, viv_error *error) {
   if (status == VIV_OK) status = count_param(t, "max_length", 0, &max_length, error);
   if (status == VIV_OK) status = read_eos(t, error);
   if (status == VIV_OK) status = read_stop(t, error);
+  if (status == VIV_OK) status = viv__logprobs_read(t, error);
   if (status < 0) return status;
   if (max_length && viv__json_type(viv__json_get(params, "max_new_tokens")) == VIV_JSON_ABSENT)
     t->max_new = max_length > t->columns ? max_length - t->columns : 0;
-  if (viv__json_num(params, "num_beams", 1) > 1)
-    return VIV_FAIL(error, VIV_NEVER, "num_beams", "beam search is not offered");
+  t->beams = viv__json_num(params, "num_beams", 1) > 1;
+  if (t->beams && viv__json_bool(params, "do_sample", false))
+    return VIV_FAIL(error, VIV_NEVER, "num_beams",
+                    "beams are not sampled: do_sample must be false");
   t->pad = (int32_t)viv__json_num(params, "pad_token_id", t->m->info.pad >= 0 ? t->m->info.pad : 0);
   t->skip_special = viv__json_bool(params, "skip_special_tokens", true);
   bool asked = viv__json_type(viv__json_get(params, "outputs")) == VIV_JSON_ARRAY;
@@ -88,6 +92,7 @@ static int32_t read_params(viv__task *t, viv_error *error) {
 static viv_str strategy_name(const viv_json *params) {
   const char *name = viv__json_text(params, "strategy", NULL);
   if (name) return viv__str(name);
+  if (viv__json_num(params, "num_beams", 1) != 1) return viv__str("beam-search");
   bool sample = viv__json_bool(params, "do_sample", viv__json_num(params, "temperature", 0) > 0);
   return viv__str(sample ? "sample" : "greedy");
 }
@@ -134,7 +139,12 @@ static int32_t start_lane(viv__lane *lane, const viv_strategy_api *api, viv_str 
     lane->detokenizer = viv__detokenizer_new(t->m->tokenizer, t->skip_special);
     if (!lane->detokenizer) return VIV_FAIL(error, VIV_NOT_NOW, "text", "no memory");
   }
-  int32_t status = api->create(&t->m->rt->host, &setup, &lane->strategy, error);
+  int32_t status = VIV_OK;
+  if (t->grammar) status = viv__constraint_open(t, t->grammar, &lane->constraint, error);
+  if (status < 0) return status;
+  viv__sampler_offer(viv__constraint_guide(lane->constraint));
+  status = api->create(&t->m->rt->host, &setup, &lane->strategy, error);
+  viv__sampler_offer(NULL);
   if (status < 0) return status;
   return viv__generate_resume(lane, NULL, error);
 }
@@ -144,6 +154,7 @@ int32_t viv__generate_begin(viv__task *t, viv_error *error) {
   viv_str name = strategy_name(t->job->params);
   int32_t status = viv__task_read_tokens(t, true, error);
   if (status == VIV_OK) status = read_params(t, error);
+  if (status == VIV_OK) status = viv__constraint_grammar(t, &t->grammar, error);
   if (status == VIV_OK) status = find_strategy(t, name, &api, error);
   if (status < 0) return status;
   int64_t context = t->m->info.context_max, longest = 0;
@@ -236,9 +247,19 @@ static int32_t take_token(viv__lane *lane, int32_t id, int32_t row, viv_error *e
     else
       memset(to, 0, (size_t)vocab * 4);
   }
+  if (t->logprobs) {
+    bool known = row >= 0 && row < lane->n_raw && lane->raw;
+    int32_t status =
+        viv__logprobs_add(lane, known ? lane->raw + (size_t)row * (size_t)vocab : NULL, id, error);
+    if (status < 0) return status;
+  }
   lane->out[lane->n_out++] = id;
   t->new_tokens++;
-  bool ends = is_eos(t, id);
+  bool ends = is_eos(t, id), over = false;
+  if (lane->constraint) {
+    int32_t status = viv__constraint_take(lane->constraint, id, ends, &over, error);
+    if (status < 0) return status;
+  }
   /* The token that ends a text is part of it only for a caller who wants special tokens shown. */
   if (lane->detokenizer && (!ends || !t->skip_special)) {
     viv_str text = {NULL, 0};
@@ -254,10 +275,14 @@ static int32_t take_token(viv__lane *lane, int32_t id, int32_t row, viv_error *e
       return VIV_OK;
     }
   }
-  if (ends)
+  if (ends || over)
     finish_lane(lane, "stop");
   else if (lane->n_out >= t->max_new)
     finish_lane(lane, "length");
+  if (lane->done && lane->constraint && !viv__constraint_complete(lane->constraint))
+    return VIV_FAIL(error, VIV_BAD_INPUT, "max_new_tokens",
+                    "%lld tokens were too few to complete what the grammar asks for",
+                    (long long)t->max_new);
   return VIV_OK;
 }
 
@@ -325,6 +350,10 @@ int32_t viv__generate_resume(viv__lane *lane, const viv_strategy_result *result,
   int32_t status = lane->api->resume(lane->strategy, result, w, error);
   if (status < 0) return status;
   bool over = status == VIV_DONE;
+  if (over && w->annotate.len) {
+    status = viv__json_parse(w->annotate.ptr, w->annotate.len, "annotate", &lane->results, error);
+    if (status < 0) return status;
+  }
   for (int32_t i = 0; i < w->n_emit && !lane->done; i++) {
     status = take_token(lane, w->emit[i], w->emit_row ? w->emit_row[i] : -1, error);
     if (status < 0) return status;
@@ -343,26 +372,10 @@ int32_t viv__generate_resume(viv__lane *lane, const viv_strategy_result *result,
   return status;
 }
 
-/* Largest k logits of a row, ties to the lowest id. */
-static void top_k(const float *row, int32_t vocab, int32_t k, int32_t *ids, float *values) {
-  int32_t n = 0;
-  for (int32_t i = 0; i < vocab; i++) {
-    if (n == k && !(row[i] > values[n - 1])) continue;
-    int32_t at = n < k ? n++ : n - 1;
-    while (at > 0 && row[i] > values[at - 1]) {
-      values[at] = values[at - 1];
-      ids[at] = ids[at - 1];
-      at--;
-    }
-    values[at] = row[i];
-    ids[at] = i;
-  }
-}
-
 static void argmax_confidence(const float *row, int32_t vocab, int32_t *id, float values[4]) {
   int32_t two[2];
   float best[2] = {-INFINITY, -INFINITY};
-  top_k(row, vocab, vocab > 1 ? 2 : 1, two, best);
+  viv__top_k(row, vocab, vocab > 1 ? 2 : 1, two, best);
   double sum = 0, weighted = 0;
   for (int32_t i = 0; i < vocab; i++) {
     double e = exp((double)row[i] - best[0]);
@@ -399,7 +412,7 @@ static int32_t reduce(viv__lane *lane, float *logits, viv_strategy_result *r, vi
   for (int32_t i = 0; i < r->n_rows; i++) {
     const float *row = logits + (size_t)i * (size_t)vocab;
     if (mode == VIV_LOGITS_TOPK)
-      top_k(row, vocab, k, e->ids + i * k, e->values + i * k);
+      viv__top_k(row, vocab, k, e->ids + i * k, e->values + i * k);
     else
       argmax_confidence(row, vocab, &e->ids[i], e->values + 4 * i);
   }
@@ -426,7 +439,7 @@ int32_t viv__generate_result(viv__lane *lane, float *logits, viv_error *error) {
   if (!t->prefilled_ns) t->prefilled_ns = viv__now_ns();
   int32_t status = mirror(lane, error);
   if (status < 0) return status;
-  if (t->want_step_logits) {
+  if (t->want_step_logits || t->logprobs) {
     if (n > lane->n_raw || !lane->raw) {
       float *grown = viv__realloc(lane->raw, (size_t)n * (size_t)vocab * 4);
       if (!grown) return VIV_FAIL(error, VIV_NOT_NOW, "step_logits", "no memory");
@@ -435,7 +448,7 @@ int32_t viv__generate_result(viv__lane *lane, float *logits, viv_error *error) {
     lane->n_raw = n;
     memcpy(lane->raw, logits, (size_t)n * (size_t)vocab * 4);
   }
-  for (int32_t i = 0; i < n && lane->n_out + i < t->min_new; i++)
+  for (int32_t i = 0; !t->beams && i < n && lane->n_out + i < t->min_new; i++)
     for (int32_t k = 0; k < t->n_eos; k++)
       logits[(size_t)i * (size_t)vocab + (size_t)t->eos[k]] = -INFINITY;
   viv_strategy_result r = {.struct_size = sizeof r, .n_rows = n};
@@ -523,6 +536,49 @@ static int32_t give_ids(viv__task *t, viv_error *error) {
   return status < 0 ? VIV_FAIL(error, status, "generate", "no memory for the results") : VIV_OK;
 }
 
+/* A strategy that found several texts lists them in its last annotation: as the outputs sequences
+ * (the prompt first, pad behind the end) and sequences_scores, of all rows one after another. */
+static int32_t give_results(viv__task *t, viv_error *error) {
+  int64_t n = 0, longest = 0, at = 0, k = 0;
+  for (int32_t i = 0; i < t->n_rows; i++) {
+    const viv_json *list = viv__json_get(t->lanes[i].results, "sequences");
+    n += viv__json_count(list);
+    for (k = 0; k < viv__json_count(list); k++)
+      if (viv__json_count(viv__json_item(list, k)) > longest)
+        longest = viv__json_count(viv__json_item(list, k));
+  }
+  bool all = viv__task_wants(t, "sequences"), scores = viv__task_wants(t, "sequences_scores");
+  if (!n || (!all && !scores)) return VIV_OK;
+  int64_t shape[] = {n, t->columns + longest};
+  int64_t *ids = viv__malloc((size_t)(shape[0] * shape[1]) * sizeof *ids);
+  float *score = viv__malloc((size_t)n * sizeof *score);
+  for (int32_t i = 0; ids && score && i < t->n_rows; i++) {
+    const viv__lane *lane = &t->lanes[i];
+    const viv_json *list = viv__json_get(lane->results, "sequences");
+    for (k = 0; k < viv__json_count(list); k++, at++) {
+      int64_t *row = ids + at * shape[1];
+      const viv_json *one = viv__json_item(list, k);
+      for (int64_t c = 0; c < shape[1]; c++) row[c] = t->pad;
+      for (int64_t c = 0; c < lane->n_prompt; c++)
+        if (lane->column[c] >= 0) row[lane->column[c]] = lane->prompt[c];
+      for (int64_t c = 0; c < viv__json_count(one); c++)
+        row[t->columns + c] = (int64_t)viv__json_number(viv__json_item(one, c));
+      score[at] =
+          (float)viv__json_number(viv__json_item(viv__json_get(lane->results, "scores"), k));
+    }
+  }
+  int32_t status = VIV_OK;
+  if (all)
+    status = viv__task_out(t, "sequences", VIV_I64, 2, shape, ids, 0);
+  else
+    viv__free(ids);
+  if (status == VIV_OK && scores)
+    status = viv__task_out(t, "sequences_scores", VIV_F32, 1, shape, score, 0);
+  else
+    viv__free(score);
+  return status < 0 ? VIV_FAIL(error, status, "sequences", "no memory for the results") : VIV_OK;
+}
+
 static int32_t give_text(viv__task *t, viv_error *error) {
   for (int32_t i = 0; i < t->n_rows; i++) {
     viv__lane *lane = &t->lanes[i];
@@ -575,7 +631,11 @@ int32_t viv__generate_finish(viv__task *t, viv_error *error) {
     t->counters.accepted += c.accepted;
   }
   if (t->job->session && t->lanes[0].strategy) update_session(&t->lanes[0]);
+  bool listed = t->lanes[0].results != NULL;
+  if (listed) t->want_sequences = false;
   int32_t status = give_ids(t, error);
+  if (status == VIV_OK && listed) status = give_results(t, error);
+  if (status == VIV_OK && t->logprobs) status = viv__logprobs_give(t, error);
   if (status == VIV_OK && t->want_text) status = give_text(t, error);
   t->complete = true;
   return status;

@@ -269,7 +269,7 @@ static void symbol(struct lexer *l, char *open, size_t *depth) {
   int op = (unsigned char)c;
   if (l->at + 1 < l->len)
     for (size_t i = 0; i < sizeof twos / sizeof *twos; i++)
-      if (twos[i] == OP2(c, l->s[l->at + 1])) op = twos[i];
+      if (twos[i] == OP2((unsigned char)c, (unsigned char)l->s[l->at + 1])) op = twos[i];
   if (op < 256 && (!c || !strchr("+-/*%~[](){}<>=.:|,;", c))) {
     char message[40];
     snprintf(message, sizeof message, "unexpected char '%c'", (c & 0x80) || c < ' ' ? '?' : c);

@@ -5,7 +5,7 @@
 #include "strategies/strategies.h"
 
 static const struct strategy_kind *const kinds[] = {&one_by_one_greedy, &one_by_one_sample,
-                                                    &prompt_lookup};
+                                                    &prompt_lookup, &beam_search};
 
 static int32_t fail(viv_error *error, int32_t code, const char *where, const char *message) {
   if (error) {
@@ -44,12 +44,28 @@ static int32_t present(const viv_host *host, const viv_json *params, const char 
   return host->json_type(host->json_member(params, k)) > VIV_JSON_NULL;
 }
 
-/* Whether the parameters leave the logits as they are. */
+/* Whether the parameters leave the largest logit the largest. */
 static int32_t plain(const viv_host *host, const viv_json *params) {
+  static const char *const changing[] = {"logit_bias",
+                                         "suppress_tokens",
+                                         "begin_suppress_tokens",
+                                         "allowed_token_ids",
+                                         "sequence_bias",
+                                         "bad_words_ids",
+                                         "forced_eos_token_id",
+                                         "remove_invalid_values",
+                                         "exponential_decay_length_penalty",
+                                         "json_schema",
+                                         "grammar"};
+  for (size_t i = 0; i < sizeof changing / sizeof *changing; i++)
+    if (present(host, params, changing[i])) return 0;
   return number(host, params, "repetition_penalty", 1) == 1 &&
+         number(host, params, "encoder_repetition_penalty", 1) == 1 &&
          number(host, params, "presence_penalty", 0) == 0 &&
          number(host, params, "frequency_penalty", 0) == 0 &&
-         !present(host, params, "logit_bias") && !present(host, params, "suppress_tokens");
+         number(host, params, "no_repeat_ngram_size", 0) == 0 &&
+         number(host, params, "encoder_no_repeat_ngram_size", 0) == 0 &&
+         number(host, params, "min_length", 0) == 0;
 }
 
 static int32_t create(const viv_host *host, const viv_strategy_setup *setup, viv_strategy **out,

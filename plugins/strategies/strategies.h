@@ -27,7 +27,7 @@ struct viv_strategy {
   viv_strategy_counters counters;
 };
 
-extern const struct strategy_kind one_by_one_greedy, one_by_one_sample, prompt_lookup;
+extern const struct strategy_kind one_by_one_greedy, one_by_one_sample, prompt_lookup, beam_search;
 
 /* The token that the strategy's rule (argmax or a draw) chooses from one row of logits. */
 int32_t choose(viv_strategy *s, float *logits);

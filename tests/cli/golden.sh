@@ -71,7 +71,7 @@ echo '{"encode": [{"text": "a", "ids": [1, 2]}]}' >"$tmp/list.json"
 variant '.'
 cp "$tmp/list.json" "$tmp/v/case/text.json"
 check "a list that does not hold" exits 1 "$viv" golden "$tmp/v/case"
-check "shows ours and the golden" says 'ours \[1,261\] golden \[1,2\]'
+check "shows the text, the golden and ours" says 'of "a": expected \[1,2\], got \[1,261\]'
 variant 'del(.calls) | .cases = "traces.json"'
 echo '{"traces": []}' >"$tmp/v/case/traces.json"
 check "a list of another kind is not judged" exits 1 "$viv" golden "$tmp/v/case"

@@ -264,7 +264,7 @@ static const struct {
     {"{\"strategy\":\"oracle\"}", "strategy", "oracle"},
     {"{\"eos_token_id\":99999}", "eos_token_id", "512"},
     {"{\"stop\":[\"a\",7]}", "stop", "text"},
-    {"{\"num_beams\":4}", "num_beams", "beam"},
+    {"{\"num_beams\":0}", "num_beams", "1"},
     {"{\"chunk\":0}", "params.chunk", "1 or more"},
     {"{\"logit_bias\":{\"x\":1}}", "logit_bias", "token id"},
     {"{\"taps\":\"layer.0\"}", "params.taps", "list"},
