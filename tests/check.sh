@@ -72,6 +72,8 @@ goldens() {
         echo "not run: $name: $(sed -n "s|^$name: *||p" tests/goldens/skipped)"
       elif grep -q '"task": *"op"' "$case/meta.json"; then
         one "golden op $case" "$build/tests/golden_ops" "$case"
+        grep '"task"' "$case/meta.json" | grep -qv '"task": *"op"' &&
+          one "golden $case" "$build/viv" golden --quiet "$case"
       else
         one "golden $case" "$build/viv" golden --quiet "$case"
       fi

@@ -22,12 +22,13 @@ enum {
   ENDS = 64 << 10 /* bytes of each end of a file that the id covers */
 };
 
-/* One weight file: one of the three is set. */
+/* One weight file: one of the four is set. */
 typedef struct part {
   char *file; /* its name in the directory */
   viv__safetensors *safetensors;
   viv__pickle *pickle;
   viv__gguf *gguf;
+  viv__tfjs *tfjs;
 } part;
 
 typedef struct ref {
@@ -61,6 +62,7 @@ struct viv_checkpoint {
   viv_json *config;
   side_files *side;
   viv__gguf *gguf; /* the only part, when that is one: it brings side files of its own */
+  viv__tfjs *tfjs; /* likewise */
   bool alone;      /* opened by its own path: the folder's other files are not the model's */
 };
 
@@ -105,31 +107,48 @@ static int32_t holds(const char *folder, const char *name) {
 static int64_t part_count(const part *p) {
   return p->safetensors ? viv__safetensors_count(p->safetensors)
          : p->gguf      ? viv__gguf_count(p->gguf)
+         : p->tfjs      ? viv__tfjs_count(p->tfjs)
                         : viv__pickle_count(p->pickle);
 }
 
 static int32_t part_at(const part *p, int64_t index, viv_str *name, viv_tensor *out) {
   return p->safetensors ? viv__safetensors_at(p->safetensors, index, name, out)
          : p->gguf      ? viv__gguf_at(p->gguf, index, name, out)
+         : p->tfjs      ? viv__tfjs_at(p->tfjs, index, name, out)
                         : viv__pickle_at(p->pickle, index, name, out);
 }
 
 static const viv__map *part_map(const part *p) {
   return p->safetensors ? viv__safetensors_map(p->safetensors)
          : p->gguf      ? viv__gguf_map(p->gguf)
+         : p->tfjs      ? viv__tfjs_map(p->tfjs)
                         : viv__pickle_map(p->pickle);
 }
 
-/* Adds the file of that name: safetensors and GGUF by its name's end, otherwise PyTorch's. */
+/* The document of a TensorFlow.js model that a .bin belongs to: NAME.json for NAME.bin, model.json
+ * for the converter's groupNshardMofK.bin. False: PyTorch's file, or no memory. */
+static bool document_of(const viv_checkpoint *c, const char *file, char out[NAME_MAX + 8]) {
+  if (!ends_with(file, ".bin")) return false;
+  bool shard = !strncmp(file, "group", 5) && strstr(file, "-shard");
+  snprintf(out, NAME_MAX + 8, "%.*s.json", shard ? 5 : (int)strlen(file) - 4,
+           shard ? "model" : file);
+  return holds(c->dir, out) == 1;
+}
+
+/* Adds the file of that name: safetensors, GGUF and TensorFlow.js by its name's end, otherwise
+ * PyTorch's. */
 static int32_t add_part(viv_checkpoint *c, const char *file, viv_error *error) {
   part *grown = viv__realloc(c->parts, (c->part_count + 1) * sizeof *grown);
   if (!grown) return no_memory(error, file);
   c->parts = grown;
+  char document[NAME_MAX + 8];
+  if (document_of(c, file, document)) file = document;
   part p = {.file = viv__strdup(file)};
   char *path = p.file ? viv__path_join(c->dir, file) : NULL;
   int32_t status = !path ? no_memory(error, file)
                    : ends_with(file, ".safetensors")
                        ? viv__safetensors_open(path, &p.safetensors, error)
+                   : ends_with(file, ".json") ? viv__tfjs_open(path, &p.tfjs, error)
                    : ends_with(file, ".gguf") ? viv__gguf_open(path, &p.gguf, error)
                                               : viv__pickle_open(path, &p.pickle, error);
   viv__free(path);
@@ -139,6 +158,7 @@ static int32_t add_part(viv_checkpoint *c, const char *file, viv_error *error) {
   }
   c->parts[c->part_count++] = p;
   c->gguf = p.gguf;
+  c->tfjs = p.tfjs;
   return VIV_OK;
 }
 
@@ -465,21 +485,20 @@ static int32_t open_file(viv_checkpoint *c, const char *path, viv_error *error) 
   viv__free(folder);
   if (status < 0) return status;
   if (ends_with(file, ".index.json")) return open_index(c, file, error);
-  if (ends_with(file, ".json"))
-    return VIV_FAIL(error, VIV_NEVER, path,
-                    "not a checkpoint that can be read here: a folder, *.safetensors, *.bin, *.pt, "
-                    "*.pth, *.gguf or *.index.json is");
-  c->alone = ends_with(file, ".gguf");
   status = add_part(c, file, error);
+  c->alone = c->gguf || c->tfjs;
   return status < 0 ? status : join(c, error);
 }
 
 static int32_t read_config(viv_checkpoint *c, viv_error *error) {
   viv_str text;
   int32_t status = viv__checkpoint_read(c, "config.json", &text, error);
+  /* A folder that only prepares inputs is still a model: its processor's file says which. */
+  const char *file = status == VIV_NEVER ? "preprocessor_config.json" : "config.json";
+  if (status == VIV_NEVER) status = viv__checkpoint_read(c, file, &text, NULL);
   if (status == VIV_NEVER) return VIV_OK;
   if (status < 0) return status;
-  char *where = viv__path_join(c->dir, "config.json");
+  char *where = viv__path_join(c->dir, file);
   if (!where) return no_memory(error, c->dir);
   status = viv__json_parse(text.ptr, (size_t)text.len, where, &c->config, error);
   if (status >= 0 && viv__json_type(c->config) != VIV_JSON_OBJECT)
@@ -520,6 +539,7 @@ void viv__checkpoint_close(viv_checkpoint *c) {
     viv__safetensors_close(c->parts[i].safetensors);
     viv__pickle_close(c->parts[i].pickle);
     viv__gguf_close(c->parts[i].gguf);
+    viv__tfjs_close(c->parts[i].tfjs);
     viv__free(c->parts[i].file);
   }
   viv__free(c->parts);
@@ -555,9 +575,12 @@ const viv_json *viv__checkpoint_config(const viv_checkpoint *c) {
 
 /* ---- side files ---- */
 
-static int32_t side_of_gguf(const viv_checkpoint *c, viv_str name, side_file *f, viv_error *error) {
+/* What the weights' own file says in the place of that side file. */
+static int32_t side_of_weights(const viv_checkpoint *c, viv_str name, side_file *f,
+                               viv_error *error) {
   viv__buf text = {0};
-  int32_t status = viv__gguf_side(c->gguf, name, &text, error);
+  int32_t status = c->gguf ? viv__gguf_side(c->gguf, name, &text, error)
+                           : viv__tfjs_side(c->tfjs, name, &text, error);
   if (status < 0) {
     viv__buf_free(&text);
     return status;
@@ -600,9 +623,10 @@ static int32_t side_get(const viv_checkpoint *c, viv_str name, side_file **out, 
   side_file *f = viv__calloc(1, sizeof *f);
   if (f) f->name = viv__strndup(name.ptr, (size_t)name.len);
   int32_t status = f && f->name ? VIV_NEVER : no_memory(error, c->dir);
-  if (status == VIV_NEVER && c->gguf) status = side_of_gguf(c, name, f, error);
+  if (status == VIV_NEVER && c->gguf) status = side_of_weights(c, name, f, error);
   if (status == VIV_NEVER && !c->alone) /* why the metadata serves not, is the better answer */
-    status = side_of_folder(c, f, c->gguf ? NULL : error);
+    status = side_of_folder(c, f, c->gguf || c->tfjs ? NULL : error);
+  if (status == VIV_NEVER && c->tfjs) status = side_of_weights(c, name, f, error);
   if (status < 0) {
     if (f) viv__free(f->name);
     viv__free(f);

@@ -1,8 +1,10 @@
 /* A model directory as "tensor by name". Internal.
  *
  * Reads config.json, *.safetensors (one file, or shards with model.safetensors.index.json), and
- * PyTorch pickles (pytorch_model.bin, *.pt, *.pth; zip form and the older one) or GGUF, whose
- * metadata stands for config.json and the tokenizer's files. Weights are mapped read-only. Every length, offset, overlap, shape product, dtype and name of these untrusted files
+ * PyTorch pickles (pytorch_model.bin, *.pt, *.pth; zip form and the older one), GGUF, whose metadata
+ * stands for config.json and the tokenizer's files, or a TensorFlow.js model (NAME.json with its
+ * *.bin). Weights are mapped read-only. Every length, offset, overlap, shape product, dtype and name
+ * of these untrusted files
  * is checked against the file's size before it is used. Not checked: that a BOOL tensor's bytes are
  * 0 or 1, and zip checksums, since both would read all weights. A tensor's data may lie at any
  * address, odd ones included: files do not promise alignment.
@@ -22,8 +24,10 @@
  * In a directory the first of these is taken: model.safetensors.index.json with its shards,
  * model.safetensors, the only *.safetensors, pytorch_model.bin.index.json with its shards,
  * pytorch_model.bin, the only *.pt, *.pth or *.bin (optimizers' states and the like not counted),
- * the only *.gguf. Several weight files without an index are refused. A GGUF file that is opened by
- * its own path is the whole model: what lies beside it is not read.
+ * the only *.gguf. A *.bin with a TensorFlow.js document of its name beside it is that model's.
+ * Several weight files without an index are refused. A GGUF file or a TensorFlow.js document that is
+ * opened by its own path is the whole model: what else lies beside it is not read. Where there is no
+ * config.json, preprocessor_config.json is the configuration: such a folder prepares inputs.
  *
  * Failures: VIV_NEVER when there is nothing at path or the format is not read here, VIV_BAD_INPUT
  * for a damaged or hostile file, VIV_NOT_NOW without memory. The error names file, tensor and byte.
@@ -98,4 +102,17 @@ int32_t viv__gguf_find(const viv__gguf *g, viv_str name, viv_tensor *out);
 /* Appends what the metadata says in the place of that side file: config.json, tokenizer.json or
  * tokenizer_config.json. VIV_NEVER: nothing, or a tokenizer that is not known here. */
 int32_t viv__gguf_side(const viv__gguf *g, viv_str name, viv__buf *out, viv_error *error);
+
+/* A TensorFlow.js model by the path of its JSON document; the files of weights lie beside it. Names
+ * and shapes are the file's own. From memory for the fuzzer: the document, and its one group's
+ * weights, which stay the caller's. */
+typedef struct viv__tfjs viv__tfjs;
+int32_t viv__tfjs_open(const char *path, viv__tfjs **out, viv_error *error);
+int32_t viv__tfjs_parse(const void *document, size_t document_len, const void *data, size_t len,
+                        const char *name, viv__tfjs **out, viv_error *error);
+void viv__tfjs_close(viv__tfjs *t);
+int64_t viv__tfjs_count(const viv__tfjs *t);
+int32_t viv__tfjs_at(const viv__tfjs *t, int64_t index, viv_str *name, viv_tensor *out);
+/* config.json's text, made of the address that the model was converted from. */
+int32_t viv__tfjs_side(const viv__tfjs *t, viv_str name, viv__buf *out, viv_error *error);
 #endif

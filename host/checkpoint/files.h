@@ -22,6 +22,8 @@ void viv__map_close(viv__map *map);
 struct viv__safetensors;
 struct viv__pickle;
 struct viv__gguf;
+struct viv__tfjs;
+const viv__map *viv__tfjs_map(const struct viv__tfjs *t); /* of its first file */
 const viv__map *viv__gguf_map(const struct viv__gguf *g);
 const viv__map *viv__safetensors_map(const struct viv__safetensors *s);
 const viv__map *viv__pickle_map(const struct viv__pickle *p);

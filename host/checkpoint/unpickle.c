@@ -145,6 +145,8 @@ typedef struct global {
 
 static const global globals[] = {
     {"collections", "OrderedDict", ORDERED_DICT, 0},
+    /* "args", beside the weights of research code: a mapping of names to plain values. */
+    {"argparse", "Namespace", ORDERED_DICT, 0},
     {"torch._utils", "_rebuild_tensor_v2", TENSOR_V2, 0},
     {"torch._utils", "_rebuild_tensor_v3", TENSOR_V3, 0},
     {"torch._utils", "_rebuild_parameter", PARAMETER, 0},

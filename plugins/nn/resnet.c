@@ -30,6 +30,25 @@ bool nn_resnet_named(viv_str name, nn_resnet_spec *spec) {
   return false;
 }
 
+void nn_resnet_read(nn_config *k, nn_resnet_spec *s) {
+  viv_str kind = nn_text(k, "layer_type", "bottleneck");
+  *s = (nn_resnet_spec){.names = NN_RESNET_TRANSFORMERS, .basic = nn_is(kind, "basic")};
+  s->stem = (int32_t)nn_int(k, "embedding_size", 64, 2, 4096);
+  s->in_channels = (int32_t)nn_int(k, "num_channels", 3, 1, 64);
+  s->stride_first = nn_flag(k, "downsample_in_bottleneck", false);
+  s->stride_one = nn_flag(k, "downsample_in_first_stage", false) ? 2 : 1;
+  int32_t hidden[4] = {256, 512, 1024, 2048}, depths[4] = {3, 4, 6, 3};
+  if (nn_key(k, "hidden_sizes") && nn_ints(k, "hidden_sizes", hidden, 4, 1, 1 << 14) != 4)
+    k->status = nn_fail(k->error, VIV_BAD_INPUT, k->where, "hidden_sizes must be four numbers");
+  if (nn_key(k, "depths") && nn_ints(k, "depths", depths, 4, 1, 64) != 4)
+    k->status = nn_fail(k->error, VIV_BAD_INPUT, k->where, "depths must be four numbers");
+  for (int i = 0; i < 4; i++) {
+    s->layers[i] = depths[i];
+    s->out[i] = hidden[i];
+    s->inner[i] = hidden[i] / 4 ? hidden[i] / 4 : 1;
+  }
+}
+
 /* ---- loading ---- */
 
 static void load_stem(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
@@ -174,8 +193,8 @@ static void stem(nn_pass *p, const nn_resnet *net, const nn_map *x, nn_map *out)
   nn_release(p, mark);
 }
 
-/* y = relu(block(x)). y holds the shortcut until the last convolution adds to it, so that y may be x
- * where the shortcut is x itself. */
+/* y = relu(block(x)). y holds the shortcut until the last convolution adds to it, so that y may be
+ * x where the shortcut is x itself. */
 static void run_block(nn_pass *p, const nn_resnet *net, const nn_resnet_block *w, const nn_map *x,
                       nn_map *y) {
   int32_t last = net->spec.basic ? 1 : 2;

@@ -50,10 +50,13 @@ typedef struct nn_resnet {
 
 /* "resnet50" and the like: blocks, kind, 64 channels and their multiples. False: no such name. */
 bool nn_resnet_named(viv_str name, nn_resnet_spec *spec);
+/* The keys of transformers' ResNetConfig (embedding_size, hidden_sizes, depths, layer_type, ...); a
+ * failure is left in k->status. */
+void nn_resnet_read(nn_config *k, nn_resnet_spec *spec);
 /* For every walk of the tables; spec is checked by the caller (blocks <= NN_RESNET_BLOCKS). */
 void nn_load_resnet(nn_loader *l, const nn_resnet_spec *spec, nn_resnet *net);
-/* maps[0]: after the stem's pool, maps[s]: after stage s, channels last. Filled are those with bit s
- * of `wanted`; stages beyond the last wanted one are not computed. */
+/* maps[0]: after the stem's pool, maps[s]: after stage s, channels last. Filled are those with bit
+ * s of `wanted`; stages beyond the last wanted one are not computed. */
 void nn_apply_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t wanted,
                      nn_map maps[5]);
 

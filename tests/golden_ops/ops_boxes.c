@@ -1,7 +1,8 @@
-/* Boxes and positions of detectors. */
+/* Boxes and positions of detectors, keypoints of heat maps. */
 #include "ops.h"
 
 #include "nn/boxes.h"
+#include "nn/heatmap.h"
 
 static const float *corners(struct golden *g, struct array x) {
   if (strcmp(text_param(g, "box_format", ""), "cxcywh") != 0) return x.data;
@@ -112,6 +113,34 @@ static bool relative_bucket(struct golden *g) {
   return true;
 }
 
+/* ---- keypoints ---- */
+
+static bool pose_estimation(struct golden *g) {
+  struct array maps = input(g, "heatmaps"), boxes = input(g, "boxes");
+  const viv_json *size = viv__json_get(g->config, "size");
+  int64_t height = (int64_t)viv__json_num(size, "height", 256);
+  int64_t width = (int64_t)viv__json_num(size, "width", 192);
+  int32_t kernel = (int32_t)viv__json_num(g->config, "kernel_size", 11);
+  int64_t n = maps.shape[0] * maps.shape[1], h = maps.shape[2], w = maps.shape[3];
+  double *room = take(g, 2 * h * w * (int64_t)sizeof *room);
+  int32_t *peaks = take(g, 2 * n * (int64_t)sizeof *peaks);
+  float *refined = take_floats(g, 2 * n), *keypoints = take_floats(g, 2 * n);
+  float *scores = take_floats(g, n);
+  for (int64_t i = 0; i < n; i++) {
+    double at[2];
+    nn_crop crop = nn_crop_of(boxes.data + i / maps.shape[1] * 4, width, height);
+    scores[i] = nn_heatmap_keypoint(maps.data + i * h * w, h, w, kernel, room, peaks + 2 * i, at);
+    nn_heatmap_to_picture(&crop, h, w, at, keypoints + 2 * i);
+    refined[2 * i] = (float)at[0];
+    refined[2 * i + 1] = (float)at[1];
+  }
+  output_ints(g, "argmax", peaks, 2 * n);
+  output(g, "refined", refined, 2 * n);
+  output(g, "keypoints", keypoints, 2 * n);
+  output(g, "scores", scores, n);
+  return true;
+}
+
 const struct op box_ops[] = {
     {"center_to_corners_format", convert},
     {"corners_to_center_format", convert},
@@ -124,5 +153,6 @@ const struct op box_ops[] = {
     {"sine_position_2d", sine_position_2d},
     {"sine_embed_coordinates", sine_coordinates},
     {"relative_position_bucket", relative_bucket},
+    {"post_process_pose_estimation", pose_estimation},
     {NULL, NULL},
 };
