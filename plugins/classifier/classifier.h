@@ -1,0 +1,71 @@
+/* Image classifiers: a backbone, a pooling, a head.
+ *
+ *   pictures -> pixel_values [B, 3, H, W] -> backbone -> last_hidden_state
+ *     -> pooled features [B, width] -> head -> logits [B, classes]
+ *
+ * A variant is one file: which model_type it serves, its configuration, its tables, and the way from
+ * pixels to features. The rest (pictures, tasks, opening) is common: plugin.c, tasks.c. */
+#ifndef PLUGINS_CLASSIFIER_H
+#define PLUGINS_CLASSIFIER_H
+
+#include "nn/modules.h"
+#include "classifier/picture.h"
+
+enum { CLASSIFIER_MODEL_BYTES = 1 << 17 };
+
+struct classifier_model;
+
+/* What a variant's pass answers; memory of the pass. */
+struct classifier_features {
+  int64_t batch;
+  const float *pooled; /* [batch, width], the head's input */
+  const float *hidden; /* last_hidden_state: [batch, n, d], or [batch, d, height, width] */
+  int32_t ndim;
+  int64_t shape[4];
+  const float *first; /* pooler_output [batch, first_width]; NULL: none */
+  int64_t first_width;
+  int64_t extra; /* tokens before the patches, the class token first; 0: there is none */
+};
+
+struct classifier_variant {
+  const char *model_type;
+  uint64_t bytes; /* of its struct, which begins with struct classifier_model */
+  /* Dimensions, classes, width, and how to prepare pictures unless preprocessor_config.json says. */
+  void (*config)(nn_config *k, const viv_model_source *source, struct classifier_model *m);
+  /* Memory beside the struct: how much, and taking it. NULL: none. */
+  uint64_t (*more)(const struct classifier_model *m);
+  int32_t (*begin)(const viv_host *host, viv_arena *arena, struct classifier_model *m,
+                   viv_error *error);
+  nn_tables_fn tables;
+  struct classifier_features (*network)(nn_pass *p, const classifier_pictures *in);
+};
+
+extern const struct classifier_variant classifier_resnet;
+extern const struct classifier_variant classifier_convnext;
+extern const struct classifier_variant classifier_swin;
+extern const struct classifier_variant classifier_vit;
+extern const struct classifier_variant classifier_dinov2;
+extern const struct classifier_variant classifier_dinov2_registers;
+
+struct classifier_model {
+  nn_net net;
+  const struct classifier_variant *variant;
+  classifier_rules prepare;
+  int64_t width;   /* of the features */
+  int64_t classes; /* 0: no head */
+  nn_linear head;  /* [classes, width] */
+  char about[320];
+};
+
+/* plugin.c */
+/* Classes of a head whose weight is called `name`; 0: the checkpoint has none. */
+int64_t classifier_classes(nn_config *k, const viv_model_source *source, const char *name);
+/* Exactly n numbers of a list. */
+void classifier_list(nn_config *k, const char *key, int32_t *out, int32_t n, int64_t hi);
+/* A map as a variant's last_hidden_state, its mean over the places as its features. */
+struct classifier_features classifier_pool_map(nn_pass *p, const nn_map *x);
+
+/* tasks.c */
+extern const nn_task classifier_tasks[];
+
+#endif
