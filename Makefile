@@ -20,7 +20,7 @@ HOST_INC = -Iabi -Ihost $(shell pkg-config --cflags $(PKGS) cairo)
 LIBS     = $(shell pkg-config --libs $(PKGS)) -ldl -lpthread -lm
 
 # ---- sources: a file in one of these folders is built, no list to keep ----
-LIB_SRC   := $(wildcard host/base/*.c host/checkpoint/*.c host/compute/*.c host/text/*.c host/template/*.c \
+LIB_SRC   := $(wildcard host/base/*.c host/grammar/*.c host/checkpoint/*.c host/compute/*.c host/text/*.c host/template/*.c \
              host/core/*.c host/tasks/*.c host/media/*.c)
 CLI_SRC   := $(wildcard host/cli/*.c)
 VALID_SRC := $(wildcard host/validate/*.c)

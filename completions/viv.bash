@@ -5,11 +5,11 @@ _viv_models() {
 
 _viv() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
-  local verbs="run chat list show why plugins tokenize session eval score quantize bench golden doctor new-plugin \
+  local verbs="run chat list show why plugins tokenize session eval score embed fill quantize bench golden doctor new-plugin \
 version"
   local common="--help --json"
   local load="--plugin --dtype --context --load"
-  local generate="--max-tokens --temp --top-k --top-p --min-p --seed --strategy --stop --ignore-eos \
+  local generate="--max-tokens --temp --top-k --top-p --min-p --seed --strategy --stop --schema --grammar --ignore-eos \
 --param"
   local options
   COMPREPLY=()
@@ -18,6 +18,7 @@ version"
     return
   fi
   case $prev in
+    --pooling) COMPREPLY=($(compgen -W "mean cls" -- "$cur")); return ;;
     --dtype) COMPREPLY=($(compgen -W "as-stored f32 bf16 f16 int8 int4" -- "$cur")); return ;;
     --group) COMPREPLY=($(compgen -W "32 128 row" -- "$cur")); return ;;
     --file|--calibrate|--text) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -41,7 +42,9 @@ version"
     golden) options="$common $load --taps-first --call --quiet --dry-run" ;;
     list) options="$common --models --state --markdown" ;;
     show) options="$common $load" ;;
-    tokenize) options="$common --decode --no-special" ;;
+    tokenize) options="$common --decode --no-special --bytes" ;;
+    embed) options="$common $load --query --top --pooling --no-normalize --out" ;;
+    fill) options="$common $load --top" ;;
     new-plugin) options="--help --dir" ;;
     *) options="$common" ;;
   esac
@@ -53,7 +56,7 @@ version"
     COMPREPLY=($(compgen -d -- "$cur"))
   else
     case $verb in
-      run|chat|show|why|tokenize|session|eval|bench)
+      run|chat|show|why|tokenize|session|eval|bench|embed|fill)
         COMPREPLY=($(compgen -W "$(_viv_models)" -- "$cur") $(compgen -f -- "$cur")) ;;
       *) COMPREPLY=($(compgen -f -- "$cur")) ;;
     esac

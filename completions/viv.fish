@@ -1,8 +1,8 @@
 # Completion of viv for fish.
-set -l verbs run chat list show why plugins tokenize session eval score quantize bench golden doctor new-plugin version
-set -l with_model run chat show why tokenize session eval score quantize bench
+set -l verbs run chat list show why plugins tokenize session eval score embed fill quantize bench golden doctor new-plugin version
+set -l with_model run chat show why tokenize session eval score embed fill quantize bench
 set -l generating run chat session eval
-set -l loading run chat show session eval score bench golden
+set -l loading run chat show session eval score embed fill bench golden
 
 function __viv_models
     viv list --models 2>/dev/null | string split -f1 ' '
@@ -18,6 +18,8 @@ complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a tokenize -d 'a
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a session -d 'save and resume conversations'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a eval -d 'count exact answers'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a score -d 'how likely a text is'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a embed -d 'texts as vectors'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a fill -d 'words at the masks'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a quantize -d 'matrices in fewer bits'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a bench -d 'tokens per second'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a golden -d 'run golden cases'
@@ -38,6 +40,8 @@ complete -c viv -n "__fish_seen_subcommand_from $generating" -l min-p -x -d 'sha
 complete -c viv -n "__fish_seen_subcommand_from $generating" -l seed -x -d 'of the random numbers'
 complete -c viv -n "__fish_seen_subcommand_from $generating" -l strategy -x -a 'greedy sample prompt-lookup' -d 'how tokens are chosen'
 complete -c viv -n "__fish_seen_subcommand_from $generating" -l stop -x -d 'end at this text'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -l schema -r -d 'answer with JSON of this schema'
+complete -c viv -n "__fish_seen_subcommand_from $generating" -l grammar -r -d 'answer by this grammar'
 complete -c viv -n "__fish_seen_subcommand_from $generating" -l ignore-eos -d 'go on after the end token'
 complete -c viv -n "__fish_seen_subcommand_from $generating" -s p -l param -x -d 'KEY=JSON'
 complete -c viv -n "__fish_seen_subcommand_from $generating" -s v -l verbose -d 'counters'
@@ -85,3 +89,9 @@ complete -c viv -n "__fish_seen_subcommand_from golden" -l taps-first -d 'in the
 complete -c viv -n "__fish_seen_subcommand_from golden" -s c -l call -x -d 'only these calls'
 complete -c viv -n "__fish_seen_subcommand_from golden" -s q -l quiet -d 'failures only'
 complete -c viv -n "__fish_seen_subcommand_from golden" -l dry-run -d 'show what would be sent'
+complete -c viv -n "__fish_seen_subcommand_from tokenize" -s b -l bytes -d 'places in bytes'
+complete -c viv -n "__fish_seen_subcommand_from embed" -s q -l query -x -d 'the nearest texts'
+complete -c viv -n "__fish_seen_subcommand_from embed fill" -l top -x -d 'how many'
+complete -c viv -n "__fish_seen_subcommand_from embed" -l pooling -x -a 'mean cls' -d 'of the tokens'
+complete -c viv -n "__fish_seen_subcommand_from embed" -l no-normalize -d 'vectors of any length'
+complete -c viv -n "__fish_seen_subcommand_from embed" -s o -l out -r -d 'write the vectors'

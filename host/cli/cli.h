@@ -34,6 +34,8 @@ int viv__cmd_eval(int argc, char **argv);
 int viv__cmd_bench(int argc, char **argv);
 int viv__cmd_score(int argc, char **argv);
 int viv__cmd_quantize(int argc, char **argv);
+int viv__cmd_embed(int argc, char **argv);
+int viv__cmd_fill(int argc, char **argv);
 int viv__cmd_tokenize(int argc, char **argv);
 int viv__cmd_session(int argc, char **argv);
 int viv__cmd_doctor(int argc, char **argv);
@@ -47,6 +49,7 @@ enum viv__opt_kind {
   VIV__OPT_TEXT, /* const char ** */
   VIV__OPT_INT,  /* int64_t *, at least 0 */
   VIV__OPT_LIST, /* viv__list *, may be repeated */
+  VIV__OPT_FILE, /* cJSON *: sets `key` to the text of that file */
   VIV__OPT_SET,  /* cJSON *: sets `key` to the value, read as JSON where it is JSON, else a text */
   VIV__OPT_TRUE, /* cJSON *: sets `key` to true */
   VIV__OPT_NUMBER, /* cJSON *: sets `key` to a number */
@@ -91,6 +94,8 @@ int viv__options(const viv__usage *usage, const viv__opt *options, int argc, cha
   {"seed", 0, VIV__OPT_NUMBER, "N", (p), "seed of the random numbers", "seed"},                    \
   {"strategy", 0, VIV__OPT_SET, "NAME", (p), "greedy, sample, or a plugin's", "strategy"},         \
   {"stop", 0, VIV__OPT_SET, "TEXT", (p), "end when this text appears", "stop"},                    \
+  {"schema", 0, VIV__OPT_FILE, "FILE", (p), "answer with JSON of this schema", "json_schema"},       \
+  {"grammar", 0, VIV__OPT_FILE, "FILE", (p), "answer by this grammar (GBNF)", "grammar"},            \
   {"ignore-eos", 0, VIV__OPT_TRUE, NULL, (p), "go on after the end token", "ignore_eos"},          \
   {"param", 'p', VIV__OPT_PAIR, "KEY=JSON", (p), "any other parameter of the job", NULL}
 /* How a model is loaded. */

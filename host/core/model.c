@@ -187,7 +187,7 @@ static int32_t open_model(viv_model *m, viv_model_source *source, viv_error *err
   if (status < 0 && error && VIV_HAS(error, message)) *error = why;
   if (status >= 0 && !m->handle)
     status = VIV_FAIL(error, VIV_BUG, m->plugin->id, "open answered OK without a model");
-  if (status >= 0 && m->token) status = open_tokens(m, error);
+  if (status >= 0) status = m->token ? open_tokens(m, error) : load_tokenizer(m, error);
   viv__thread_role(role);
   if (status >= 0 && pthread_create(&m->thread, NULL, viv__worker, m))
     status = VIV_FAIL(error, VIV_NOT_NOW, m->name, "no thread for the model's worker");
@@ -330,6 +330,8 @@ int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
                                : m->tokenizer_error ? m->tokenizer_error
                                                     : "none"));
     viv__buf_fmt(&b, ",\"tasks\":%s", viv__tokens_tasks);
+  } else if (m->tokenizer) {
+    viv__buf_str(&b, ",\"tokenizer\":\"\"");
   }
   viv_str own = m->api->describe ? m->api->describe(m->handle) : (viv_str){NULL, 0};
   if (own.len) {

@@ -211,7 +211,8 @@ static int32_t write_side(const char *dst, const char *name, const char *text, s
 /* The files that every reader of the model asks for come from the checkpoint, since a GGUF file has
  * them inside; the folder's others are copied. */
 static int32_t copy_sides(viv_model *m, const char *dst, viv_error *error) {
-  static const char *const usual[] = {"config.json", "tokenizer.json", "tokenizer_config.json"};
+  static const char *const usual[] = {"config.json", "tokenizer.json", "tokenizer_config.json",
+                                      "chat_template.jinja"};
   enum { USUAL = sizeof usual / sizeof *usual };
   int32_t status = VIV_OK;
   for (size_t i = 0; i < USUAL && status >= 0; i++) {

@@ -177,6 +177,9 @@ static bool serves(const viv__plugin *p, const viv_json *config, char *reason, s
   }
   viv_str type = viv__json_string(viv__json_get(config, "model_type"));
   if (type.len && lists(p->manifest, "model_types", type)) return true;
+  /* What a preprocessor_config.json says when there is no config.json beside it. */
+  viv_str processor = viv__json_string(viv__json_get(config, "image_processor_type"));
+  if (processor.len && lists(p->manifest, "architectures", processor)) return true;
   const viv_json *arch = viv__json_get(config, "architectures");
   for (int64_t i = 0; i < viv__json_count(arch); i++)
     if (lists(p->manifest, "architectures", viv__json_string(viv__json_item(arch, i)))) return true;

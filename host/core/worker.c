@@ -3,6 +3,7 @@
  * viv_run_inline. */
 #include "core/core.h"
 #include "tasks/schema.h"
+#include "tasks/text_inputs.h"
 #include "tasks/tokens.h"
 
 #include <stdlib.h>
@@ -48,17 +49,20 @@ bool viv__model_unqueue(viv_job *job) {
 
 /* ---- jobs of ordinary models ---- */
 
+/* VIV_DONE: the job needed no steps and its result is sent. */
 static int32_t begin(viv_model *m, viv_job *job, viv_error *error) {
   int32_t status = viv__job_poll(job);
   if (status < 0) return status;
+  if (viv__is_coding(job->task) && (m->token || m->tokenizer)) return viv__coding_run(job, error);
   if (m->token) return viv__tokens_begin(m, job, error);
   if (!m->api->job_begin)
     return VIV_FAIL(error, VIV_NEVER, m->plugin->id, "the plugin runs no jobs");
   if ((status = viv__decode_inputs(job, error)) < 0) return status;
+  if ((status = viv__text_inputs(job, error)) < 0) return status;
   status = m->api->job_begin(m->handle, &job->request, job, &job->plugin_job, error);
   if (status >= 0 && !job->plugin_job)
     return VIV_FAIL(error, VIV_BUG, m->plugin->id, "job_begin answered OK without a job");
-  return status;
+  return status < 0 ? status : VIV_OK;
 }
 
 static void finish(viv_model *m, viv_job *job, int32_t status, const viv_error *error) {
@@ -145,7 +149,7 @@ static void run_round(viv_model *m) {
 static void start(viv_model *m, viv_job *job) {
   viv_error error = VIV_ERROR_INIT;
   int32_t status = begin(m, job, &error);
-  if (status < 0) {
+  if (status < 0 || status == VIV_DONE) {
     finish(m, job, status, &error);
     viv__job_unref(job);
     return;

@@ -1,10 +1,12 @@
-/* The tasks of pictures as tables; decoding of pictures that come in as files. */
+/* The tasks of pictures as tables; decoding of pictures and recordings that come in as files. */
 #include "tasks/schema.h"
 
+#include <cjson/cJSON.h>
 #include <string.h>
 
 #include "core/core.h"
 #include "media/media.h"
+#include "media/sound.h"
 
 #define N VIV__AXIS_N
 #define K VIV__AXIS_K
@@ -183,6 +185,49 @@ static int32_t decode_input(viv_job *job, viv_value *in, const char *where,
   return VIV_OK;
 }
 
+/* The plugin reads the file's rate in params.sampling_rate, where a caller of tensors gives it. */
+static int32_t put_rate(viv_job *job, const char *where, int32_t rate, viv_error *error) {
+  static const char key[] = "sampling_rate";
+  if (viv__json_get(job->params, key)) {
+    double given = viv__json_num(job->params, key, 0);
+    if (given == (double)rate) return VIV_OK;
+    return VIV_FAIL(error, VIV_BAD_INPUT, where,
+                    "the recording has %d samples a second, but params.sampling_rate or another "
+                    "recording of the job says %g",
+                    rate, given);
+  }
+  if (!job->params) job->params = (viv_json *)cJSON_CreateObject();
+  if (!job->params || !cJSON_AddNumberToObject((cJSON *)job->params, key, rate))
+    return VIV_FAIL(error, VIV_NOT_NOW, where, "no memory");
+  job->request.params = job->params;
+  return VIV_OK;
+}
+
+static int32_t decode_sound(viv_job *job, viv_value *in, const char *where, viv_error *error) {
+  viv__sound_options o = {.arena = job->arena};
+  double limit = viv__json_num(job->params, "max_samples", 0);
+  if (limit < 0 || limit > 1e15)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "max_samples", "%g is no limit", limit);
+  o.max_samples = (int64_t)limit;
+  viv__sound s;
+  int32_t status = viv__sound_decode(in->bytes.ptr, in->bytes.len, where, &o, &s, error);
+  if (status >= 0) status = put_rate(job, where, s.rate, error);
+  if (status < 0) return status;
+  viv_tensor *t = viv__arena_alloc(job->arena, sizeof *t);
+  if (!t) return VIV_FAIL(error, VIV_NOT_NOW, where, "no memory");
+  *t = (viv_tensor){.struct_size = sizeof *t,
+                    .flags = VIV_TENSOR_READ_ONLY,
+                    .data = s.data,
+                    .bytes = (uint64_t)s.channels * (uint64_t)s.frames * sizeof *s.data,
+                    .dtype = VIV_F32,
+                    .ndim = 2,
+                    .shape = {s.channels, s.frames}};
+  in->kind = VIV_KIND_TENSOR;
+  in->tensor = t;
+  in->bytes = (viv_str){NULL, 0};
+  return VIV_OK;
+}
+
 static int32_t check_picture(const viv_tensor *t, const char *where, viv_error *error) {
   bool good =
       t->dtype == VIV_U8 && t->ndim == 3 && t->shape[0] > 0 && t->shape[1] > 0 && t->shape[2] == 3;
@@ -214,6 +259,8 @@ int32_t viv__decode_inputs(viv_job *job, viv_error *error) {
       ready = true;
       /* The job's inputs are its own copies; only the request calls them const. */
       if (status >= 0) status = decode_input(job, (viv_value *)(uintptr_t)in, where, &o, error);
+    } else if (in->kind == VIV_KIND_AUDIO) {
+      status = decode_sound(job, (viv_value *)(uintptr_t)in, where, error);
     } else if (schema && image && in->kind == VIV_KIND_TENSOR) {
       status = check_picture(in->tensor, where, error);
     }

@@ -70,7 +70,9 @@ int32_t viv__field_check(const viv__field_schema *field, viv_str name, const viv
 struct viv_job;
 /* Decodes the job's IMAGE inputs in place: the plugin sees a U8 tensor [H, W, 3] of the same name.
  * Parameters of the job: exif_orientation (false), image_channels ("rgb", "rgba", "gray"),
- * image_dtype ("u8", "f32"), max_pixels, max_side. In the tasks above a tensor that stands for the
+ * image_dtype ("u8", "f32"), max_pixels, max_side. An AUDIO input becomes F32 [channels, samples] of
+ * the same name (whole numbers divided by 2^(bits - 1), nothing resampled), and params.sampling_rate
+ * is the file's: one that is given must agree; max_samples is the limit. In the tasks above a tensor that stands for the
  * input "image" is checked to be such a picture. Errors: BAD_INPUT, NEVER, NOT_NOW, each with the
  * input's name and number. [job] */
 int32_t viv__decode_inputs(struct viv_job *job, viv_error *error);

@@ -8,7 +8,7 @@
 
 enum { VIV__MAX_LOCAL = 16, VIV__MAX_ROWS = 512, VIV__MAX_EOS = 32, VIV__MAX_STOP = 16 };
 
-enum viv__task_kind { VIV__GENERATE = 1, VIV__FORWARD = 2, VIV__SCORE = 3, VIV__CODING = 4 };
+enum viv__task_kind { VIV__GENERATE = 1, VIV__FORWARD = 2, VIV__SCORE = 3 };
 
 typedef struct viv__task viv__task;
 
@@ -42,10 +42,13 @@ typedef struct viv__lane {
   int64_t n_out, cap_out;
   float *raw, *step_logits; /* raw logits of the last result; of each emitted token */
   int32_t n_raw;
+  viv__buf logprobs; /* see logprobs.c */
   viv__detokenizer *detokenizer;
   viv__buf text;  /* decoded and not yet sent */
   viv__buf whole; /* all decoded text, when it is a wanted output */
   const char *finish;
+  viv_json *results;                  /* what the strategy found beside its text; NULL: nothing */
+  struct viv__constraint *constraint; /* NULL: none */
 
   viv__tap *taps;
   size_t n_taps;
@@ -77,7 +80,11 @@ struct viv__task {
 
   /* generate */
   int64_t max_new, min_new;
+  struct viv__grammar *grammar; /* NULL: none */
   int32_t eos[VIV__MAX_EOS], n_eos, pad;
+  bool logprobs;
+  int32_t top_logprobs;
+  bool beams; /* several texts at once: their lengths are not n_out */
   bool ignore_eos, skip_special, stream_text;
   bool want_ids, want_sequences, want_step_logits, want_text;
   viv_str stop[VIV__MAX_STOP];
@@ -116,6 +123,7 @@ typedef struct viv__engine {
   int32_t *ids;
   float *values;
   size_t cap_values;
+  struct viv__token_trie *trie; /* made for the first job with a grammar */
   uint64_t turn;
   viv__batch batch;
 } viv__engine;
@@ -141,6 +149,14 @@ int32_t viv__generate_begin(viv__task *t, viv_error *error);
 int32_t viv__generate_resume(viv__lane *lane, const viv_strategy_result *result, viv_error *error);
 int32_t viv__generate_result(viv__lane *lane, float *logits, viv_error *error);
 int32_t viv__generate_finish(viv__task *t, viv_error *error);
+/* logprobs.c: the parameters logprobs and top_logprobs; one emitted token (row NULL: not known from
+ * what it was chosen); the outputs. */
+int32_t viv__logprobs_read(viv__task *t, viv_error *error);
+int32_t viv__logprobs_add(viv__lane *lane, const float *row, int32_t token, viv_error *error);
+int32_t viv__logprobs_give(viv__task *t, viv_error *error);
+/* Largest k logits of a row, ties to the lowest id. */
+void viv__top_k(const float *row, int32_t vocab, int32_t k, int32_t *ids, float *values);
+
 /* Sends decoded text. False: the consumer is slow. */
 bool viv__generate_flush(viv__lane *lane);
 void viv__generate_release(viv__lane *lane);
@@ -148,7 +164,5 @@ void viv__generate_release(viv__lane *lane);
 int32_t viv__forward_begin(viv__task *t, viv_error *error);
 /* One chunk of one lane; marks the task complete after the last. */
 int32_t viv__forward_step(viv__task *t, viv_error *error);
-
-int32_t viv__coding_begin(viv__task *t, bool encode, viv_error *error);
 
 #endif

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grammar/grammar.h"
+#include "tasks/constraint.h"
 #include "tasks/task.h"
 
 int32_t viv__tokens_open(viv_model *m, viv_error *error) {
@@ -21,6 +23,7 @@ void viv__tokens_close(viv_model *m) {
   viv__engine *e = m->engine;
   if (!e) return;
   viv__arena_free(e->scratch);
+  viv__token_trie_free(e->trie);
   viv__free(e->logits);
   viv__free(e->ids);
   viv__free(e->values);
@@ -68,13 +71,10 @@ int32_t viv__tokens_begin(viv_model *m, viv_job *job, viv_error *error) {
     t->kind = VIV__FORWARD;
   else if (!strcmp(job->task, "score"))
     t->kind = VIV__SCORE;
-  else if (!strcmp(job->task, "encode") || !strcmp(job->task, "decode"))
-    t->kind = VIV__CODING;
   else
     return VIV_FAIL(error, VIV_NEVER, "task", "\"%s\" is none of this model's tasks: %s", job->task,
                     viv__tokens_tasks);
   if (t->kind == VIV__GENERATE) return viv__generate_begin(t, error);
-  if (t->kind == VIV__CODING) return viv__coding_begin(t, job->task[0] == 'e', error);
   return viv__forward_begin(t, error);
 }
 
@@ -361,6 +361,8 @@ static char *counters(viv__task *t) {
 
 static void free_lane(viv__lane *lane) {
   viv__generate_release(lane);
+  viv__constraint_close(lane->constraint);
+  viv__json_free(lane->results);
   for (size_t i = 0; i < lane->n_taps; i++) {
     viv__free(lane->taps[i].name);
     viv__buf_free(&lane->taps[i].data);
@@ -371,6 +373,7 @@ static void free_lane(viv__lane *lane) {
   viv__free(lane->mirror);
   viv__free(lane->out);
   viv__free(lane->raw);
+  viv__buf_free(&lane->logprobs);
   viv__free(lane->step_logits);
   viv__detokenizer_free(lane->detokenizer);
   viv__buf_free(&lane->text);
@@ -391,6 +394,7 @@ char *viv__tokens_end(viv_model *m, viv_job *job) {
   viv__free(t->logits);
   viv__free(t->nll);
   viv__free(t->argmax);
+  viv__grammar_free(t->grammar);
   viv__release(m->rt, t->reserved);
   viv__free(t);
   job->task_state = NULL;

@@ -280,6 +280,10 @@ int32_t viv__tokenizer_id(const viv__tokenizer *t, const char *token) {
   return viv__vocab_find(&t->model.vocab, token, len);
 }
 
+viv_str viv__tokenizer_spelling(const viv__tokenizer *t, int32_t id) {
+  return id >= 0 && id < t->size ? t->vocabulary[id] : (viv_str){NULL, 0};
+}
+
 bool viv__tokenizer_is_special(const viv__tokenizer *t, int32_t id) {
   const viv__token *token = viv__tokenizer_token(t, id);
   return token && token->special;

@@ -117,6 +117,8 @@ int32_t viv__tokenizer_decode(const viv__tokenizer *t, const int32_t *ids, size_
                               bool skip_special, char **text, size_t *len, viv_error *error);
 /* id of a token by its exact spelling ("<|end|>"), -1. */
 int32_t viv__tokenizer_id(const viv__tokenizer *t, const char *token);
+/* How the vocabulary spells a token; empty: no such id. Lives as long as the tokenizer. */
+viv_str viv__tokenizer_spelling(const viv__tokenizer *t, int32_t id);
 bool viv__tokenizer_is_special(const viv__tokenizer *t, int32_t id);
 
 /* Streaming decode: what may be shown after each token. Incomplete UTF-8 (also

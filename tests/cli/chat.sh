@@ -24,7 +24,7 @@ check "a saved conversation goes on" talk "/resume $tmp/talk.json\\nWhat is 1 + 
 check "with all messages" jq -e '.messages | length == 4' "$tmp/more.json"
 check "a system message" talk "/system Be brief.\\n/save $tmp/system.json\\n"
 check "comes first" jq -e '.messages[0] == {role: "system", content: "Be brief."}' "$tmp/system.json"
-check "lines that go on" talk 'What is \\\\\n2 + 3?\n"""\nWhat is\n2 + 3?\n"""\n/save '"$tmp"'/lines.json\n'
+check "lines that go on" talk 'What is \\\n2 + 3?\n"""\nWhat is\n2 + 3?\n"""\n/save '"$tmp"'/lines.json\n'
 check "are one message" jq -e '[.messages[] | select(.role == "user").content]
   == ["What is \n2 + 3?", "What is\n2 + 3?"]' "$tmp/lines.json"
 check "/reset" talk "What is 2 + 3?\\n/reset\\n/save $tmp/reset.json\\n"

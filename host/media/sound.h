@@ -1,0 +1,38 @@
+/* Recordings as files: bytes in, samples out. Internal to the host; any thread.
+ *
+ * Read by libsndfile, which is opened with the first recording and not before: WAV (RIFF, RF64, W64),
+ * AIFF, AU, CAF, FLAC, Ogg (Vorbis, Opus, FLAC) and MP3. What the header says is held against the
+ * limits before memory is taken, and memory is taken only for samples that were really decoded. */
+#ifndef VIV_HOST_SOUND_H
+#define VIV_HOST_SOUND_H
+
+#include "base/base.h"
+
+/* All channels together: 1 GiB as floats, which is 4.6 hours of one channel at 16 kHz. */
+#define VIV__SOUND_MAX_SAMPLES (INT64_C(1) << 28)
+enum {
+  VIV__SOUND_MAX_CHANNELS = 64,
+  VIV__SOUND_MIN_RATE = 1000,   /* Hz; below, a header is damaged rather than meant */
+  VIV__SOUND_MAX_RATE = 768000, /* Hz */
+};
+
+typedef struct viv__sound_options {
+  int64_t max_samples; /* of all channels together; 0: VIV__SOUND_MAX_SAMPLES */
+  viv_arena *arena;    /* where the samples go; NULL: viv__sound_free frees them */
+} viv__sound_options;
+
+typedef struct viv__sound {
+  int32_t channels, rate; /* rate in Hz */
+  int64_t frames;         /* samples of a channel, 1 or more */
+  float *data;            /* [channels, frames], whole numbers divided by 2^(bits - 1) */
+  bool owned;
+} viv__sound;
+
+/* Fills *out. name stands in front of errors. Errors: BAD_INPUT (no recording, damaged, empty, a
+ * sample that is no number, above a limit), NEVER (no libsndfile on this machine), NOT_NOW
+ * (memory). */
+int32_t viv__sound_decode(const void *bytes, size_t len, const char *name,
+                          const viv__sound_options *options, viv__sound *out, viv_error *error);
+void viv__sound_free(viv__sound *sound);
+
+#endif

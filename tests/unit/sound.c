@@ -1,0 +1,86 @@
+/* Recordings as bytes: what is read, and what is refused with which words. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+#include "media/sound.h"
+
+struct bytes {
+  uint8_t b[512];
+  size_t len;
+};
+
+static void put(struct bytes *o, uint32_t value, int n) {
+  for (int i = 0; i < n; i++) o->b[o->len++] = (uint8_t)(value >> (8 * i));
+}
+
+/* A RIFF WAVE header; format 1 is whole numbers, 3 floats. */
+static struct bytes wave(uint32_t format, uint32_t channels, uint32_t rate, uint32_t bits,
+                         uint32_t data) {
+  struct bytes o = {.len = 0};
+  memcpy(o.b, "RIFF    WAVEfmt ", 16);
+  memcpy(o.b + 4, &(uint32_t){36 + data}, 4);
+  o.len = 16;
+  put(&o, 16, 4);
+  put(&o, format, 2);
+  put(&o, channels, 2);
+  put(&o, rate, 4);
+  put(&o, rate * channels * bits / 8, 4);
+  put(&o, channels * bits / 8, 2);
+  put(&o, bits, 2);
+  memcpy(o.b + o.len, "data", 4);
+  o.len += 4;
+  put(&o, data, 4);
+  return o;
+}
+
+static void refused(const struct bytes *o, size_t len, int64_t max, const char *words) {
+  viv__sound s;
+  viv_error e = VIV_ERROR_INIT;
+  viv__sound_options options = {.max_samples = max};
+  int32_t status = viv__sound_decode(o->b, len, "clip.wav", &options, &s, &e);
+  cr_assert_eq(status, VIV_BAD_INPUT, "%d %s", status, e.message);
+  cr_assert(strstr(e.message, words), "\"%s\" lacks \"%s\"", e.message, words);
+  cr_assert_str_eq(e.where, "clip.wav");
+  cr_assert_null(s.data);
+}
+
+Test(sound, whole_numbers_are_divided_and_channels_lie_apart) {
+  struct bytes o = wave(1, 2, 44100, 16, 12);
+  static const int16_t in[] = {-32768, 16384, 1, 0, 32767, -1};
+  for (int i = 0; i < 6; i++) put(&o, (uint16_t)in[i], 2);
+  viv__sound s;
+  viv_error e = VIV_ERROR_INIT;
+  viv__sound_options options = {0};
+  cr_assert_eq(viv__sound_decode(o.b, o.len, "clip.wav", &options, &s, &e), VIV_OK, "%s",
+               e.message);
+  cr_assert_eq(s.rate, 44100);
+  cr_assert_eq(s.channels, 2);
+  cr_assert_eq(s.frames, 3);
+  static const float want[] = {-1.0f, 1.0f / 32768, 32767.0f / 32768, 0.5f, 0.0f, -1.0f / 32768};
+  for (int i = 0; i < 6; i++) cr_assert_eq(s.data[i], want[i], "%d: %g", i, (double)s.data[i]);
+  viv__sound_free(&s);
+}
+
+Test(sound, what_cannot_be_heard_is_refused) {
+  struct bytes o = wave(1, 1, 16000, 16, 8);
+  for (int i = 0; i < 4; i++) put(&o, 5, 2);
+  refused(&o, 5, 0, "no recording");
+  refused(&o, 20, 0, "damaged or cut short");
+  refused(&o, o.len, 3, "at most 3");
+  struct bytes none = wave(1, 1, 16000, 16, 0);
+  refused(&none, none.len, 0, "holds no samples");
+  struct bytes slow = wave(1, 1, 1, 16, 2);
+  put(&slow, 5, 2);
+  refused(&slow, slow.len, 0, "samples a second");
+  struct bytes fast = wave(1, 1, 10000000, 16, 2);
+  put(&fast, 5, 2);
+  refused(&fast, fast.len, 0, "samples a second");
+  struct bytes wide = wave(1, 65, 16000, 16, 130);
+  for (int i = 0; i < 65; i++) put(&wide, 5, 2);
+  refused(&wide, wide.len, 0, "65 channels");
+  struct bytes odd = wave(3, 1, 16000, 32, 8);
+  put(&odd, 0, 4);
+  put(&odd, 0x7fc00000, 4);
+  refused(&odd, odd.len, 0, "sample 1 is no finite number");
+}
