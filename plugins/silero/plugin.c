@@ -39,7 +39,7 @@ static void tables(nn_loader *l, void *model) {
                                .stride = (int32_t)w->config.hop},
                &w->stft);
   for (int32_t i = 0; i < SILERO_CONVS; i++) {
-    char name[8];
+    char name[16];
     snprintf(name, sizeof name, "conv%d", (int)i + 1);
     nn_load_conv(l, name,
                  &(nn_conv_spec){.dims = 1,
