@@ -39,9 +39,9 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $(wildcard $(addsuffix /*.c,$(FUZZ_LIB)))
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)
 	$(Q)clang-14 $(FUZZ_FLAGS) $(HOST_INC) -o $@ $< $(wildcard $(addsuffix /*.c,$(FUZZ_LIB))) $(LIBS)
-## fuzz       every fuzzer for FUZZ_SECONDS (60) on its kept corpus
+## fuzz       every fuzzer for FUZZ_SECONDS (60) on its kept corpus; FUZZ_RUNS=N for N reproducible runs
 fuzz: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
-	@sh tests/fuzz.sh $(BUILD) $(FUZZ_SECONDS)
+	@sh tests/fuzz.sh $(BUILD) $(FUZZ_SECONDS) $(FUZZ_RUNS)
 
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_*.c))
 ## bench      the machine's limits, kernels, the host's overhead; then the same beside other programs

@@ -206,7 +206,7 @@ static const struct str *tag_message(vm *v, value messages, const char *field) {
  * tag's space too; then the message's own trailing space goes as well. */
 static size_t cut_at_tag(vm *v, const struct str *message) {
   size_t len = sizeof tag - 2; /* without the space */
-  const char *text = v->root.ptr, *at = NULL, *next = text, *end = text + v->root.len;
+  const char *text = v->root.ptr ? v->root.ptr : "", *at = NULL, *next = text, *end = text + v->root.len;
   const struct str *bare = viv__t_strip(v, message, viv__t_none(), true, true).s;
   while (next && (next = memmem(next, (size_t)(end - next), tag, len))) at = next++;
   if (!at || !memmem(text, v->root.len, bare->ptr, bare->len))
