@@ -5,7 +5,7 @@ _viv_models() {
 
 _viv() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
-  local verbs="run chat list show why plugins tokenize session eval score embed fill quantize bench golden doctor new-plugin \
+  local verbs="run chat list show why plugins tokenize session eval score embed fill classify quantize bench golden doctor new-plugin \
 version"
   local common="--help --json"
   local load="--plugin --dtype --context --load"
@@ -18,7 +18,7 @@ version"
     return
   fi
   case $prev in
-    --pooling) COMPREPLY=($(compgen -W "mean cls" -- "$cur")); return ;;
+    --pooling) COMPREPLY=($(compgen -W "mean cls last" -- "$cur")); return ;;
     --dtype) COMPREPLY=($(compgen -W "as-stored f32 bf16 f16 int8 int4" -- "$cur")); return ;;
     --group) COMPREPLY=($(compgen -W "32 128 row" -- "$cur")); return ;;
     --file|--calibrate|--text) COMPREPLY=($(compgen -f -- "$cur")); return ;;
@@ -31,7 +31,7 @@ version"
   esac
   case $verb in
     run) options="$common $load $generate --raw --task --input --out --verbose --draw --preview \
---preview-as --format --threshold --labels --frames" ;;
+--preview-as --format --threshold --labels --frames --point --box" ;;
     chat) options="$common $load $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;
     eval) options="$common $load $generate --limit --jobs --verbose --coco --results --kind --task \
@@ -45,6 +45,7 @@ version"
     tokenize) options="$common --decode --no-special --bytes" ;;
     embed) options="$common $load --query --top --pooling --no-normalize --out" ;;
     fill) options="$common $load --top" ;;
+    classify) options="$common $load --top --pair --labels" ;;
     new-plugin) options="--help --dir" ;;
     *) options="$common" ;;
   esac
@@ -56,7 +57,7 @@ version"
     COMPREPLY=($(compgen -d -- "$cur"))
   else
     case $verb in
-      run|chat|show|why|tokenize|session|eval|bench|embed|fill)
+      run|chat|show|why|tokenize|session|eval|bench|embed|fill|classify)
         COMPREPLY=($(compgen -W "$(_viv_models)" -- "$cur") $(compgen -f -- "$cur")) ;;
       *) COMPREPLY=($(compgen -f -- "$cur")) ;;
     esac

@@ -1,8 +1,8 @@
 # Completion of viv for fish.
-set -l verbs run chat list show why plugins tokenize session eval score embed fill quantize bench golden doctor new-plugin version
-set -l with_model run chat show why tokenize session eval score embed fill quantize bench
+set -l verbs run chat list show why plugins tokenize session eval score embed fill classify quantize bench golden doctor new-plugin version
+set -l with_model run chat show why tokenize session eval score embed fill classify quantize bench
 set -l generating run chat session eval
-set -l loading run chat show session eval score embed fill bench golden
+set -l loading run chat show session eval score embed fill classify bench golden
 
 function __viv_models
     viv list --models 2>/dev/null | string split -f1 ' '
@@ -20,6 +20,7 @@ complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a eval -d 'count
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a score -d 'how likely a text is'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a embed -d 'texts as vectors'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a fill -d 'words at the masks'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a classify -d 'classes of texts'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a quantize -d 'matrices in fewer bits'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a bench -d 'tokens per second'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a golden -d 'run golden cases'
@@ -54,6 +55,8 @@ complete -c viv -n "__fish_seen_subcommand_from run" -l task -x -d 'the task'
 complete -c viv -n "__fish_seen_subcommand_from run" -s i -l input -r -d 'NAME=FILE'
 complete -c viv -n "__fish_seen_subcommand_from run" -s o -l out -r -d 'write the result'
 complete -c viv -n "__fish_seen_subcommand_from run" -l draw -r -d 'draw the results'
+complete -c viv -n "__fish_seen_subcommand_from run" -l point -x -d 'X,Y of what is meant'
+complete -c viv -n "__fish_seen_subcommand_from run" -l box -x -d 'X0,Y0,X1,Y1 around what is meant'
 complete -c viv -n "__fish_seen_subcommand_from run" -l preview -d 'show the drawing'
 complete -c viv -n "__fish_seen_subcommand_from run" -l preview-as -x -a 'kitty sixel blocks' -d 'how it is shown'
 complete -c viv -n "__fish_seen_subcommand_from run" -l format -x -a 'json coco' -d 'of results'
@@ -91,7 +94,9 @@ complete -c viv -n "__fish_seen_subcommand_from golden" -s q -l quiet -d 'failur
 complete -c viv -n "__fish_seen_subcommand_from golden" -l dry-run -d 'show what would be sent'
 complete -c viv -n "__fish_seen_subcommand_from tokenize" -s b -l bytes -d 'places in bytes'
 complete -c viv -n "__fish_seen_subcommand_from embed" -s q -l query -x -d 'the nearest texts'
-complete -c viv -n "__fish_seen_subcommand_from embed fill" -l top -x -d 'how many'
-complete -c viv -n "__fish_seen_subcommand_from embed" -l pooling -x -a 'mean cls' -d 'of the tokens'
+complete -c viv -n "__fish_seen_subcommand_from embed fill classify" -l top -x -d 'how many'
+complete -c viv -n "__fish_seen_subcommand_from embed" -l pooling -x -a 'mean cls last' -d 'of the tokens'
 complete -c viv -n "__fish_seen_subcommand_from embed" -l no-normalize -d 'vectors of any length'
 complete -c viv -n "__fish_seen_subcommand_from embed" -s o -l out -r -d 'write the vectors'
+complete -c viv -n "__fish_seen_subcommand_from classify" -l pair -x -d 'a second text'
+complete -c viv -n "__fish_seen_subcommand_from classify" -l labels -r -d 'names of classes'

@@ -13,6 +13,7 @@
 #include "explain.h"
 #include "model.h"
 #include "strategy.h"
+#include "text.h"
 #include "token_model.h"
 #include "vivarium.h"
 #include "workflow.h"
@@ -44,7 +45,7 @@
 #define VIV_V1_viv_roi_align 72u
 #define VIV_V1_viv_rnn 136u
 #define VIV_V1_viv_stft 64u
-#define VIV_V1_viv_compute 392u
+#define VIV_V1_viv_compute 400u
 #define VIV_V1_viv_explain_api 24u
 #define VIV_V1_viv_token_info 72u
 #define VIV_V1_viv_tap_sink 32u
@@ -59,6 +60,7 @@
 #define VIV_V1_viv_strategy_counters 32u
 #define VIV_V1_viv_strategy_api 56u
 #define VIV_V1_viv_sampler_api 72u
+#define VIV_V1_viv_text_api 32u
 #define VIV_V1_viv_options 48u
 #define VIV_V1_viv_text 16u
 #define VIV_V1_viv_request 64u
@@ -646,6 +648,14 @@ VIV_LAYOUT(offsetof(viv_sampler_api, draw) == 48);
 VIV_LAYOUT(offsetof(viv_sampler_api, argmax) == 56);
 VIV_LAYOUT(offsetof(viv_sampler_api, uniform) == 64);
 
+VIV_LAYOUT(sizeof(viv_text_api) == 32);
+VIV_LAYOUT(offsetof(viv_text_api, struct_size) == 0);
+VIV_LAYOUT(offsetof(viv_text_api, abi_major) == 4);
+VIV_LAYOUT(offsetof(viv_text_api, abi_minor) == 8);
+VIV_LAYOUT(offsetof(viv_text_api, reserved) == 12);
+VIV_LAYOUT(offsetof(viv_text_api, decode) == 16);
+VIV_LAYOUT(offsetof(viv_text_api, token_id) == 24);
+
 VIV_LAYOUT(sizeof(viv_options) == 48);
 VIV_LAYOUT(offsetof(viv_options, struct_size) == 0);
 VIV_LAYOUT(offsetof(viv_options, threads) == 4);
@@ -748,6 +758,7 @@ VIV_LAYOUT(sizeof(viv_strategy_result) >= VIV_V1_viv_strategy_result);
 VIV_LAYOUT(sizeof(viv_strategy_counters) >= VIV_V1_viv_strategy_counters);
 VIV_LAYOUT(sizeof(viv_strategy_api) >= VIV_V1_viv_strategy_api);
 VIV_LAYOUT(sizeof(viv_sampler_api) >= VIV_V1_viv_sampler_api);
+VIV_LAYOUT(sizeof(viv_text_api) >= VIV_V1_viv_text_api);
 VIV_LAYOUT(sizeof(viv_options) >= VIV_V1_viv_options);
 VIV_LAYOUT(sizeof(viv_text) >= VIV_V1_viv_text);
 VIV_LAYOUT(sizeof(viv_request) >= VIV_V1_viv_request);

@@ -118,8 +118,8 @@ typedef struct viv_strategy_api {
 } viv_strategy_api;
 
 /* viv.sampler/1, a host extension: the one warper and the one random generator that all strategies
- * share. Order of the warpers: repetition, presence and frequency penalties, logit bias,
- * temperature, top-k, top-p, min-p. */
+ * share. process: sequence bias, repetition, n-grams, bad words, lengths, suppression, presence and
+ * frequency, logit bias, grammar; then temperature, n-sigma, top-H, -k, -p, min-p, typical, cut-offs. */
 typedef struct viv_sampler viv_sampler;
 
 typedef struct viv_sampler_api {
@@ -128,9 +128,9 @@ typedef struct viv_sampler_api {
   uint32_t abi_minor;
   uint32_t reserved;
 
-  /* From a job's parameters: temperature (1), top_k (0 = off), top_p (1), min_p (0),
-   * repetition_penalty (1), presence_penalty (0), frequency_penalty (0), logit_bias ({}),
-   * suppress_tokens ([]). */
+  /* From a job's parameters, each off unless given: temperature (1), top_k, top_p, min_p, typical_p,
+   * epsilon_cutoff, repetition_penalty, presence_penalty, logit_bias, sequence_bias, suppress_tokens
+   * and the others of transformers' GenerationConfig. BAD_INPUT names the one that is wrong. */
   int32_t (*create)(const viv_host *host, viv_arena *arena, const viv_json *params,
                     int32_t vocab_size, uint64_t seed, viv_sampler **out, viv_error *error);
   /* Tell the sampler that a token is part of the history: of the prompt (generated 0), or accepted

@@ -609,7 +609,8 @@ static int32_t side_of_folder(const viv_checkpoint *c, side_file *f, viv_error *
 /* With the lock held: the side file of that name, read when this is the first time. A GGUF file's
  * own metadata counts before what lies beside it in its folder. */
 static int32_t side_get(const viv_checkpoint *c, viv_str name, side_file **out, viv_error *error) {
-  if (!is_plain(name)) {
+  /* The one file in a subfolder that official releases keep beside the model. */
+  if (!is_plain(name) && !viv__str_eq(name, "1_Pooling/config.json")) {
     char shown[VIV__SHOWN];
     return VIV_FAIL(error, VIV_BAD_INPUT, c->dir,
                     "'%s' is not a plain file name of the model's folder", viv__shown(shown, name));

@@ -150,7 +150,7 @@ struct run_options {
   viv__picture_run picture;
   bool raw;
   cJSON *params, *load;
-  viv__list inputs;
+  viv__list inputs, points, boxes;
 };
 
 /* Everything but pictures: one job of the loaded model. */
@@ -203,6 +203,12 @@ static int run_once(const char *model, viv__loaded *l, const char *prompt, struc
   return code;
 }
 
+/* A model with a usable tokenizer: what is no picture is a text for it. */
+static bool reads_text(const viv__loaded *l) {
+  const cJSON *fault = cJSON_GetObjectItemCaseSensitive(l->about, "tokenizer");
+  return cJSON_IsString(fault) && !*fault->valuestring;
+}
+
 /* Whether the arguments ask for a task of pictures, and which. NULL: for something else. */
 static const viv__task_schema *picture_task(const viv__loaded *l, const struct run_options *o,
                                             const char *const *args, int n) {
@@ -210,6 +216,7 @@ static const viv__task_schema *picture_task(const viv__loaded *l, const struct r
   bool asked = p->draw || p->format || p->labels || p->frames || p->preview;
   bool piped = n == 0 || !strcmp(args[0], "-");
   if (o->inputs.n || (!n && isatty(STDIN_FILENO))) return NULL;
+  if (!asked && !viv__pictures_named(args, n) && reads_text(l)) return NULL;
   if (!asked && !viv__pictures_named(args, n) && !(piped && !viv__has_task(l, "generate")) &&
       !viv__task_schema_find(o->task))
     return NULL;
@@ -220,7 +227,8 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
   viv_error error = VIV_ERROR_INIT;
   viv__loaded l = {0};
   int code;
-  int32_t status = viv__load_model(model, o->load, &l, &error);
+  int32_t status = viv__prompts_read(&o->points, &o->boxes, o->params, &error);
+  if (status >= 0) status = viv__load_model(model, o->load, &l, &error);
   const viv__task_schema *schema = status >= 0 ? picture_task(&l, o, args, n) : NULL;
   if (status == VIV_CANCELLED) {
     fprintf(stderr, "viv: cancelled\n");
@@ -259,6 +267,10 @@ int viv__cmd_run(int argc, char **argv) {
        "pictures: json (a line each), or coco's results", NULL},
       {"threshold", 0, VIV__OPT_NUMBER, "X", o.params, "pictures: leave out scores below X",
        "threshold"},
+      {"point", 0, VIV__OPT_LIST, "X,Y", &o.points,
+       "pictures: what lies there (X,Y,0: what does not); may be repeated", NULL},
+      {"box", 0, VIV__OPT_LIST, "X0,Y0,X1,Y1", &o.boxes,
+       "pictures: what lies in the box; may be repeated", NULL},
       {"labels", 0, VIV__OPT_TEXT, "FILE", &o.picture.labels,
        "pictures: names of the classes, one a line or JSON", NULL},
       {"frames", 0, VIV__OPT_TEXT, "WxH", &o.picture.frames,

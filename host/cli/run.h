@@ -41,6 +41,12 @@ void viv__item_free(viv__picture_item *item);
  * frame or holds something else (run_frames.c). */
 int32_t viv__frame_read(FILE *from, viv__buf *out, viv_error *error);
 
+/* ---- prompts (run_prompts.c) ---- */
+
+/* Points "X,Y" ("X,Y,0": not this) and boxes "X0,Y0,X1,Y1" as parameters of the task. BAD_INPUT. */
+int32_t viv__prompts_read(const viv__list *points, const viv__list *boxes, cJSON *params,
+                          viv_error *error);
+
 /* ---- jobs (run_pictures.c) ---- */
 
 /* The model's task of pictures: wanted, or the first one that it names. NULL: it has none. */

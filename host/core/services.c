@@ -1,6 +1,7 @@
 /* The table of services that plugins get. */
 #include "core/core.h"
 #include "tasks/sampler.h"
+#include "tasks/text_inputs.h"
 
 static _Thread_local int32_t thread_role;
 
@@ -18,6 +19,7 @@ static const void *get_extension(void *self, viv_str id) {
   viv_runtime *rt = self;
   if (viv__str_eq(id, VIV_COMPUTE_ID)) return rt->compute;
   if (viv__str_eq(id, VIV_SAMPLER_ID)) return &viv__sampler_api;
+  if (viv__str_eq(id, VIV_TEXT_ID)) return &viv__text_api;
   return NULL;
 }
 

@@ -1,5 +1,7 @@
 /* Passes: a job's task is run, its memory handed out and its results handed over. */
 #include "nn/pass.h"
+#include "nn/text.h"
+#include "vivarium/text.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -167,6 +169,24 @@ void nn_stop(nn_pass *p, int32_t code, const char *where, const char *format, ..
 void nn_pass_poll(nn_pass *p) {
   int32_t rc = p->net->host->job_poll(p->job);
   if (rc < 0) nn_stop(p, rc, p->task->name, "stopped between two layers, as the host asked");
+}
+
+/* ---- the tokenizer ---- */
+
+static const viv_text_api *text_api(const nn_pass *p) {
+  return p->net->host->get_extension(p->net->host->self, nn_str(VIV_TEXT_ID));
+}
+
+bool nn_text_of(nn_pass *p, const int32_t *ids, int64_t n, bool skip_special, viv_str *out) {
+  const viv_text_api *api = text_api(p);
+  int32_t rc = api ? api->decode(p->job, ids, n, skip_special, out, p->error) : VIV_NEVER;
+  if (rc < 0 && rc != VIV_NEVER) nn_leave(p, rc);
+  return rc >= 0;
+}
+
+int32_t nn_token_id(nn_pass *p, const char *spelling) {
+  const viv_text_api *api = text_api(p);
+  return api ? api->token_id(p->job, nn_str(spelling)) : -1;
 }
 
 /* ---- inputs ---- */

@@ -141,7 +141,7 @@ void nn_vit_load(nn_loader *l, nn_vit *vit) {
   int64_t table[3] = {1, c->cls_position + (int64_t)c->grid[0] * c->grid[1], c->d};
   nn_load_tensor(l, n->cls, c->cls, 3, one, &vit->cls);
   nn_load_tensor(l, n->registers, c->registers > 0, 3, some, &vit->registers);
-  nn_load_tensor(l, n->positions, true, 3, table, &vit->positions);
+  nn_load_tensor(l, n->positions, n->positions != NULL, 3, table, &vit->positions);
   nn_vit_block none = {0};
   for (int32_t i = 0; i < c->layers; i++) {
     size_t outer = nn_in(l, "%s.%d.", n->layer, (int)i);

@@ -51,15 +51,19 @@ static inline void add_image(inputs *in, const char *path) {
                                    .bytes = {bytes, n}};
 }
 
-static inline void run_task(viv_model *m, const char *task, inputs *in, const char *params,
-                            results *r) {
+static inline void run_in_session(viv_model *m, viv_session *session, const char *task, inputs *in,
+                                  const char *params, results *r) {
   const viv_value *list[MAX_INPUTS];
   for (int32_t i = 0; i < in->n; i++) {
     if (in->value[i].kind == VIV_KIND_TENSOR) in->value[i].tensor = &in->tensor[i];
     list[i] = &in->value[i];
   }
-  viv_request q = {
-      .struct_size = sizeof q, .task = task, .params = params, .n_inputs = in->n, .inputs = list};
+  viv_request q = {.struct_size = sizeof q,
+                   .task = task,
+                   .params = params,
+                   .n_inputs = in->n,
+                   .inputs = list,
+                   .session = session};
   viv_job *job = NULL;
   viv_event e;
   memset(r, 0, sizeof *r);
@@ -78,6 +82,11 @@ static inline void run_task(viv_model *m, const char *task, inputs *in, const ch
     if (e.error) r->error = *e.error;
   }
   viv_job_free(job);
+}
+
+static inline void run_task(viv_model *m, const char *task, inputs *in, const char *params,
+                            results *r) {
+  run_in_session(m, NULL, task, in, params, r);
 }
 
 static inline const viv_tensor *result_of(const results *r, const char *name) {

@@ -336,7 +336,11 @@ struct viv_compute {
                        void (*body)(void *ctx, int64_t begin, int64_t end), void *ctx);
 
   /* A matrix [out, in] (leading dimensions are folded into out) for linear, from a tensor that lives
-   * as long as the arena. With AS_STORED nothing is copied. BAD_INPUT: dtype is no float. */
+   * as long as the arena. With AS_STORED nothing is copied (but F64, and blocks in rows of more than
+   * 65536 elements, become F32). BAD_INPUT: dtype has no weights, or a row is no whole number of
+   * blocks. Products of block formats round each row of x to int8 in groups of 32 (scale: the largest
+   * magnitude / 127), sum units in integers and add the units in f32 in order: STRICT; a row that
+   * holds an infinity or a NaN gives NaN. The policy F32 computes on the same weights without it. */
   int32_t (*weight_prepare)(const viv_compute *c, viv_arena *arena, const viv_tensor *tensor,
                             int32_t policy, viv_weight **out, viv_error *error);
   /* The same from rows [row_begin, row_end) of the tensor, for fused projections. */
@@ -454,6 +458,12 @@ struct viv_compute {
    * where that is above 1e-11. window NULL: ones. */
   void (*istft)(const viv_compute *c, int32_t n_fft, int32_t hop, const float *window,
                 const float *spectrum, int64_t rows, int64_t frames, float *out);
+
+  /* y[i] = W[i] x + bias[i] for n matrices over the same rows, each to the bit as linear does it, with
+   * one hand-over to the pool for all that can share it. w[i] [out_i, in] with one in for all; y[i]
+   * [rows, out_i] apart from x and from one another; bias or any bias[i] may be NULL. STRICT. */
+  void (*linears)(const viv_compute *c, int32_t n, const viv_weight *const *w,
+                  const float *const *bias, const float *x, float *const *y, int64_t rows);
 };
 
 #ifdef __cplusplus

@@ -80,8 +80,8 @@ enum viv_tap_kind {
   VIV_TAP_CONSTANT = 2 /* belongs to the model, not to a sequence (frequencies, tables) */
 };
 
-/* Where eval reports intermediate tensors. wants costs little; a tap that nobody wants is not
- * computed or copied. The tensor is borrowed until put returns. */
+/* Where eval reports intermediate tensors, borrowed until put returns. wants costs little; what nobody
+ * wants is not computed. last_hidden_state, ROWS behind the final norm, serves the task embed. */
 typedef struct viv_tap_sink {
   uint32_t struct_size;
   int32_t reserved;
