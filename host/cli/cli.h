@@ -36,6 +36,7 @@ int viv__cmd_score(int argc, char **argv);
 int viv__cmd_quantize(int argc, char **argv);
 int viv__cmd_embed(int argc, char **argv);
 int viv__cmd_fill(int argc, char **argv);
+int viv__cmd_classify(int argc, char **argv);
 int viv__cmd_tokenize(int argc, char **argv);
 int viv__cmd_session(int argc, char **argv);
 int viv__cmd_doctor(int argc, char **argv);
@@ -196,6 +197,18 @@ double viv__counter(const viv__outcome *o, const char *name, double fallback);
 viv_value viv__value_text(const char *name, const char *text, size_t len);
 viv_value viv__value_json(const char *name, const char *text);
 viv_value viv__value_tensor(const char *name, const viv_tensor *tensor);
+
+/* ---- texts (texts.c) ---- */
+
+typedef struct viv__texts {
+  viv_str *items; /* [n] */
+  size_t n;
+  char *held;
+} viv__texts;
+/* The n arguments; of one that is a file's name the lines, of none or "-" those of standard input.
+ * Empty lines are left out. BAD_INPUT: no text at all. viv__texts_free also after a failure. */
+int32_t viv__texts_read(viv__texts *t, const char *const *args, int n, viv_error *error);
+void viv__texts_free(viv__texts *t);
 
 /* ---- how likely a text is (score.c) ---- */
 

@@ -6,7 +6,7 @@
 
 #include "cli/cli.h"
 
-enum { TEXT_LIMIT = 256 << 20, BATCH_TOKENS = 4096, BATCH_ROWS = 64 };
+enum { BATCH_TOKENS = 4096, BATCH_ROWS = 64 };
 
 /* One text: its place among the texts, its ids. */
 struct row {
@@ -23,25 +23,11 @@ struct embedding {
   float *values; /* [n, width] */
 };
 
-/* ---- reading ---- */
-
 static void add_row(struct embedding *e, viv_str text) {
   if ((e->n & (e->n - 1)) == 0)
     e->rows = viv__need(viv__realloc(e->rows, (e->n ? 2 * e->n : 1) * sizeof *e->rows));
   e->rows[e->n++] = (struct row){.text = text};
   e->total = e->n;
-}
-
-/* A line a text; empty lines are none. */
-static void add_lines(struct embedding *e, const char *text, size_t len) {
-  for (const char *at = text, *end = text + len; at < end;) {
-    const char *stop = memchr(at, '\n', (size_t)(end - at));
-    if (!stop) stop = end;
-    size_t n = (size_t)(stop - at);
-    if (n && at[n - 1] == '\r') n--;
-    if (n) add_row(e, (viv_str){at, n});
-    at = stop + 1;
-  }
 }
 
 /* ---- ids ---- */
@@ -288,7 +274,6 @@ struct embed_options {
 
 static int32_t embed(struct embedding *e, const char *model, const struct embed_options *o,
                      viv_error *error) {
-  if (!e->n) return VIV_FAIL(error, VIV_BAD_INPUT, "text", "there is no text to embed");
   if (o->query) add_row(e, viv__str(o->query));
   int32_t status = viv__load_model(model, o->load, &e->l, error);
   if (status >= 0) status = encode_rows(e, error);
@@ -301,21 +286,6 @@ static int32_t embed(struct embedding *e, const char *model, const struct embed_
   return VIV_OK;
 }
 
-/* Texts: the arguments, the lines of one argument that is a file, or of standard input. */
-static int32_t read_texts(struct embedding *e, const char *const *args, int n, char **text,
-                          viv_error *error) {
-  size_t len = 0;
-  int32_t status = VIV_OK;
-  bool piped = !n || (n == 1 && !strcmp(args[0], "-"));
-  if (piped)
-    *text = viv__read_stdin(&len);
-  else if (n == 1 && !access(args[0], R_OK))
-    status = viv__read_file(args[0], TEXT_LIMIT, text, &len, error);
-  if (*text && status >= 0) add_lines(e, *text, len);
-  for (int i = 0; i < n && !*text && status >= 0; i++) add_row(e, viv__str(args[i]));
-  return status;
-}
-
 int viv__cmd_embed(int argc, char **argv) {
   struct embed_options o = {.top = 10, .load = viv__need(cJSON_CreateObject())};
   struct embedding e = {.params = viv__need(cJSON_CreateObject())};
@@ -323,7 +293,7 @@ int viv__cmd_embed(int argc, char **argv) {
   const viv__opt options[] = {
       {"query", 'q', VIV__OPT_TEXT, "TEXT", &o.query, "print the texts nearest to TEXT", NULL},
       {"top", 0, VIV__OPT_INT, "N", &o.top, "how many of them (10)", NULL},
-      {"pooling", 0, VIV__OPT_SET, "KIND", e.params, "mean of the tokens, or cls: the first",
+      {"pooling", 0, VIV__OPT_SET, "KIND", e.params, "mean of the tokens, cls: the first, or last",
        "pooling"},
       {"no-normalize", 0, VIV__OPT_FLAG, NULL, &plain, "vectors of any length", NULL},
       {"out", 'o', VIV__OPT_TEXT, "FILE", &o.out, "write .npy, .safetensors or .jsonl", NULL},
@@ -342,17 +312,18 @@ int viv__cmd_embed(int argc, char **argv) {
     code = viv__usage_error(argv[0], "no text: give it as arguments, a file or through a pipe");
   if (code < 0) {
     viv_error error = VIV_ERROR_INIT;
-    char *text = NULL;
+    viv__texts texts = {0};
     if (plain) cJSON_AddFalseToObject(e.params, "normalize");
     viv__interrupt_catch();
-    int32_t status = read_texts(&e, args + 1, n - 1, &text, &error);
+    int32_t status = viv__texts_read(&texts, args + 1, n - 1, &error);
+    for (size_t i = 0; i < texts.n; i++) add_row(&e, texts.items[i]);
     if (status >= 0) status = embed(&e, args[0], &o, &error);
     code = status < 0 ? viv__report(o.json, args[0], status, &error) : VIV__EXIT_OK;
     viv__unload_model(&e.l);
     for (size_t i = 0; i < e.total; i++) viv__free(e.rows[i].ids);
     viv__free(e.rows);
     viv__free(e.values);
-    viv__free(text);
+    viv__texts_free(&texts);
   }
   viv__free(args);
   cJSON_Delete(e.params);

@@ -20,6 +20,7 @@ static const struct verb {
     {"score", viv__cmd_score, "how likely a text is: its perplexity"},
     {"embed", viv__cmd_embed, "texts as vectors, and the texts nearest to a query"},
     {"fill", viv__cmd_fill, "the likeliest words at the masks of a text"},
+    {"classify", viv__cmd_classify, "the likeliest classes of texts"},
     {"quantize", viv__cmd_quantize, "write a checkpoint with its matrices in fewer bits"},
     {"bench", viv__cmd_bench, "tokens per second of prompts and of generation"},
     {"golden", viv__cmd_golden, "run golden cases through the ordinary door"},

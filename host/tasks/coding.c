@@ -27,8 +27,7 @@ static int32_t encode(viv_job *job, viv_error *error) {
   int32_t *ids = NULL, status;
   size_t n = 0;
   if (!text) return VIV_FAIL(error, VIV_BAD_INPUT, "inputs", "encode needs text");
-  double usual = m->token ? 0 : (double)viv__text_limit(m);
-  double limit = viv__json_num(job->params, "max_length", usual);
+  double limit = viv__json_num(job->params, "max_length", (double)viv__text_limit(m));
   if (limit >= 1 && limit <= 1e9 && viv__json_bool(job->params, "truncation", false))
     status = viv__tokenizer_encode_within(m->tokenizer, text->bytes, special, true, (size_t)limit,
                                           &ids, &n, error);

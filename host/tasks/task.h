@@ -8,7 +8,7 @@
 
 enum { VIV__MAX_LOCAL = 16, VIV__MAX_ROWS = 512, VIV__MAX_EOS = 32, VIV__MAX_STOP = 16 };
 
-enum viv__task_kind { VIV__GENERATE = 1, VIV__FORWARD = 2, VIV__SCORE = 3 };
+enum viv__task_kind { VIV__GENERATE = 1, VIV__FORWARD = 2, VIV__SCORE = 3, VIV__EMBED = 4 };
 
 typedef struct viv__task viv__task;
 
@@ -96,6 +96,11 @@ struct viv__task {
   int64_t *argmax;
   bool last_only;
   int32_t top_k;
+
+  /* embed, see embed.c */
+  int32_t pooling;
+  bool normalize;
+  double *pooled; /* [B, d] sums of the rows that count */
 };
 
 /* One lane's share of a batch. */
@@ -164,5 +169,9 @@ void viv__generate_release(viv__lane *lane);
 int32_t viv__forward_begin(viv__task *t, viv_error *error);
 /* One chunk of one lane; marks the task complete after the last. */
 int32_t viv__forward_step(viv__task *t, viv_error *error);
+
+int32_t viv__embed_begin(viv__task *t, viv_error *error);
+/* One chunk of rows of the next lanes; marks the task complete after the last. */
+int32_t viv__embed_step(viv__task *t, viv_error *error);
 
 #endif

@@ -188,14 +188,21 @@ static int32_t mask_of(const viv_model *m) {
 static int32_t add_mask(viv_job *job, viv_error *error) {
   int32_t id = mask_of(job->model);
   if (id < 0 || viv__json_get(job->params, "mask_token_id")) return VIV_OK;
+  return viv__add_param(job, "mask_token_id", cJSON_CreateNumber(id), error);
+}
+
+int32_t viv__add_param(viv_job *job, const char *key, cJSON *value, viv_error *error) {
   if (!job->params) {
     int32_t status = viv__json_parse("{}", 2, "params", &job->params, error);
-    if (status < 0) return status;
+    if (status < 0) {
+      cJSON_Delete(value);
+      return status;
+    }
     job->request.params = job->params;
   }
-  if (!cJSON_AddNumberToObject((cJSON *)job->params, "mask_token_id", id))
-    return VIV_FAIL(error, VIV_NOT_NOW, "params", "no memory");
-  return VIV_OK;
+  if (value && cJSON_AddItemToObject((cJSON *)job->params, key, value)) return VIV_OK;
+  cJSON_Delete(value);
+  return VIV_FAIL(error, VIV_NOT_NOW, "params", "no memory");
 }
 
 int32_t viv__text_inputs(viv_job *job, viv_error *error) {
@@ -203,6 +210,7 @@ int32_t viv__text_inputs(viv_job *job, viv_error *error) {
   int32_t status = VIV_OK;
   if (!job->model->tokenizer) return VIV_OK;
   if (!strcmp(job->task, "fill_mask")) status = add_mask(job, error);
+  if (!strcmp(job->task, "embed")) status = viv__pooling_input(job, error);
   if (status < 0 || viv__job_input(job, "input_ids", 0)) return status;
   status = collect(job, "text", &texts, error);
   if (status >= 0) status = collect(job, "text_pair", &pairs, error);

@@ -31,7 +31,8 @@ void viv__tokens_close(viv_model *m) {
   m->engine = NULL;
 }
 
-const char viv__tokens_tasks[] = "[\"generate\",\"forward\",\"score\",\"encode\",\"decode\"]";
+const char viv__tokens_tasks[] =
+    "[\"generate\",\"forward\",\"score\",\"embed\",\"encode\",\"decode\"]";
 
 int32_t viv__engine_logits(viv_model *m, int64_t rows, viv_error *error) {
   viv__engine *e = m->engine;
@@ -71,10 +72,13 @@ int32_t viv__tokens_begin(viv_model *m, viv_job *job, viv_error *error) {
     t->kind = VIV__FORWARD;
   else if (!strcmp(job->task, "score"))
     t->kind = VIV__SCORE;
+  else if (!strcmp(job->task, "embed"))
+    t->kind = VIV__EMBED;
   else
     return VIV_FAIL(error, VIV_NEVER, "task", "\"%s\" is none of this model's tasks: %s", job->task,
                     viv__tokens_tasks);
   if (t->kind == VIV__GENERATE) return viv__generate_begin(t, error);
+  if (t->kind == VIV__EMBED) return viv__embed_begin(t, error);
   return viv__forward_begin(t, error);
 }
 
@@ -265,7 +269,7 @@ static bool serve(viv_model *m, viv__batch *b, viv__task *t) {
   int32_t status = VIV_OK;
   if (t->kind != VIV__GENERATE) {
     if (b->n) return false;
-    status = viv__forward_step(t, &error);
+    status = t->kind == VIV__EMBED ? viv__embed_step(t, &error) : viv__forward_step(t, &error);
     if (status < 0) viv__task_fail(t, status, &error);
     return true;
   }
@@ -394,6 +398,7 @@ char *viv__tokens_end(viv_model *m, viv_job *job) {
   viv__free(t->logits);
   viv__free(t->nll);
   viv__free(t->argmax);
+  viv__free(t->pooled);
   viv__grammar_free(t->grammar);
   viv__release(m->rt, t->reserved);
   viv__free(t);

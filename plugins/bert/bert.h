@@ -15,6 +15,8 @@ struct bert_config {
   float eps;
   bool roberta;
   int32_t head; /* enum bert_head */
+  bool regression;
+  bool several; /* classes do not exclude each other: a sigmoid for each */
   bool pooler;  /* tanh(W x_0), which BERT's classifier reads */
   const char *prefix;
 };

@@ -234,14 +234,22 @@ static int32_t embed_task(nn_pass *p) {
   return VIV_DONE;
 }
 
+/* Classes that exclude each other share the probability; the pipeline of transformers decides by the
+ * same two signs: problem_type, and whether there is more than one class. */
 static int32_t classify(nn_pass *p) {
   const struct bert_model *m = nn_net_of(p);
   const viv_compute *c = nn_compute_of(p);
   need_head(p, BERT_CLASSIFIER, "classification");
+  if (m->config.regression)
+    nn_stop(p, VIV_NEVER, "config.json",
+            "problem_type is regression: there are no classes; the task forward gives the numbers");
   struct batch b = encode(p);
   float *logits = class_logits(p, m, &b);
   nn_result(p, VIV_F32, logits, NN_DIMS(b.rows, m->config.labels), "logits");
-  c->softmax(c, logits, b.rows, m->config.labels, logits);
+  if (m->config.several)
+    c->unary(c, VIV_SIGMOID, logits, logits, b.rows * m->config.labels);
+  else
+    c->softmax(c, logits, b.rows, m->config.labels, logits);
   nn_result(p, VIV_F32, logits, NN_DIMS(b.rows, m->config.labels), "probabilities");
   return VIV_DONE;
 }

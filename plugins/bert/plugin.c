@@ -43,8 +43,11 @@ static int32_t config_read(const viv_host *host, const viv_model_source *source,
   char name[64];
   snprintf(name, sizeof name, "%spooler.dense.weight", c->prefix);
   c->pooler = nn_has(host, source, name);
+  viv_str problem = nn_text(&k, "problem_type", "");
   const char *out = c->roberta ? "classifier.out_proj.weight" : "classifier.weight";
   c->labels = c->head == BERT_CLASSIFIER ? nn_axis(host, source, out, 0, 2) : 0;
+  c->regression = nn_is(problem, "regression");
+  c->several = nn_is(problem, "multi_label_classification") || c->labels == 1;
   return k.status;
 }
 

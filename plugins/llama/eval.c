@@ -386,9 +386,11 @@ int32_t llama_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out
   nn_tap_constant(b.taps, c->rope.inv_freq, c->rope.half, "rope.inv_freq");
   if (c->rope.two_sets)
     nn_tap_constant(b.taps, c->rope.long_inv_freq, c->rope.half, "rope.long_inv_freq");
-  if (s.end == c->layers && nn_wants(b.taps, "final_norm")) {
+  if (s.end == c->layers &&
+      (nn_wants(b.taps, "final_norm") || nn_wants(b.taps, "last_hidden_state"))) {
     compute->rms_norm(compute, s.x, m->norm, c->eps, s.rows, c->d, s.u);
     nn_tap_rows(b.taps, s.u, s.rows, c->d, "final_norm");
+    nn_tap_rows(b.taps, s.u, s.rows, c->d, "last_hidden_state");
   }
   nn_pick(s.x, c->d, b.logit_rows, b.n_logit_rows, s.y);
   if (b.n_logit_rows) llama_logits(&m->nn, s.y, b.n_logit_rows, true, s.u, out->logits);

