@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "nn/audio.h"
+
 /* ---- loading ---- */
 
 size_t nn_in(nn_loader *l, const char *format, ...) {
@@ -116,30 +118,28 @@ static void fold_norm(nn_loader *l, const nn_conv_spec *s, const float *conv_bia
   *add = b;
 }
 
-/* weight = g v / ||v||, the norm over all axes but the first. False: reported. */
-static bool weight_norm(nn_loader *l, int32_t ndim, const int64_t *shape, viv_tensor *t) {
-  int64_t g_shape[1] = {shape[0]}, n = 1;
+/* weight = g v / ||v||, the norm over all axes but one. False: reported. */
+static bool weight_norm(nn_loader *l, int32_t ndim, const int64_t *shape, int32_t axis,
+                        viv_tensor *t) {
+  int64_t n = 1;
   const float *g = NULL, *v = NULL;
-  for (int32_t i = 1; i < ndim; i++) n *= shape[i];
+  for (int32_t i = 0; i < ndim; i++) n *= shape[i];
   /* torch's newer parametrisation saves the same two tensors under other names. */
   bool newer = nn_there(l, "parametrizations.weight.original0");
+  if (!newer && !nn_there(l, "weight_g") && nn_there(l, "weight"))
+    return nn_find(l, "weight", ndim, shape, t);
   const char *g_name = newer ? "parametrizations.weight.original0" : "weight_g";
   const char *v_name = newer ? "parametrizations.weight.original1" : "weight_v";
-  nn_load_tensor(l, g_name, true, 1, g_shape, &g);
+  nn_load_tensor(l, g_name, true, 1, &shape[axis], &g);
   nn_load_tensor(l, v_name, true, ndim, shape, &v);
-  uint64_t bytes = (uint64_t)(shape[0] * n) * sizeof(float);
+  uint64_t bytes = (uint64_t)n * sizeof(float);
   *t = (viv_tensor){.struct_size = sizeof *t, .dtype = VIV_F32, .ndim = ndim, .bytes = bytes};
   memcpy(t->shape, shape, (size_t)ndim * sizeof *shape);
   l->bytes += bytes + 64;
   if (l->pass != NN_PREPARE) return l->pass == NN_CHECK;
   float *w = l->status ? NULL : table_memory(l, bytes);
   if (!w) return false;
-  for (int64_t r = 0; r < shape[0]; r++) {
-    double square = 0;
-    for (int64_t i = 0; i < n; i++) square += (double)v[r * n + i] * v[r * n + i];
-    double factor = g[r] / sqrt(square);
-    for (int64_t i = 0; i < n; i++) w[r * n + i] = (float)(v[r * n + i] * factor);
-  }
+  nn_weight_norm(g, v, ndim, shape, axis, w);
   t->data = w;
   return true;
 }
@@ -166,7 +166,7 @@ void nn_load_conv(nn_loader *l, const char *name, const nn_conv_spec *s, nn_conv
   const float *bias = NULL, *scale = NULL, *add = NULL;
   int64_t bias_shape[1] = {s->out};
   size_t outer = nn_in(l, "%s.", name);
-  bool found = s->weight_norm ? weight_norm(l, 2 + d.dims, shape, &t)
+  bool found = s->weight_norm ? weight_norm(l, 2 + d.dims, shape, s->norm_axis, &t)
                               : nn_find(l, "weight", 2 + d.dims, shape, &t);
   nn_load_tensor(l, "bias", s->bias, 1, bias_shape, &bias);
   nn_out(l, outer);

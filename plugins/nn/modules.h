@@ -58,7 +58,10 @@ typedef struct nn_conv_spec {
   bool bias;
   bool transposed;
   int32_t output_pad;
-  bool weight_norm; /* name.weight_g and name.weight_v, the norm over all axes but the first */
+  /* name.weight_g and name.weight_v (or torch's newer names of the two, or a weight that was folded
+   * already): the norm over all axes but norm_axis. */
+  bool weight_norm;
+  int32_t norm_axis;
   const char
       *norm;      /* a batch norm to fold in: name.weight, .bias, .running_mean, .running_var under
                         the same prefix; NULL: none */
