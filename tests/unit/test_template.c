@@ -103,7 +103,7 @@ Test(template, a_message_is_continued) {
   chat(plain, &in, VIV_OK, "<Hi>< Yo ");
   chat(trims, &in, VIV_OK, "<Hi><Yo");
   chat("{{ messages[0].content }}", &in, VIV_BAD_INPUT, "does not appear");
-  chat("{% if false %}x{% endif %}", &in, VIV_BAD_INPUT, "does not appear");
+  chat("{% if false %}{{ messages[0].content }}{% endif %}", &in, VIV_BAD_INPUT, "does not appear");
   in.continue_field = "thinking";
   chat(plain, &in, VIV_BAD_INPUT, "no \"thinking\"");
   in.messages = viv__str("[]");
