@@ -158,6 +158,11 @@ static void advance(void *context, int32_t token) {
   if (!is_end(c->task, token)) viv__matcher_token(c->guided, token);
 }
 
+static void restart(void *context) {
+  viv__constraint *c = context;
+  viv__matcher_begin(c->guided);
+}
+
 int32_t viv__constraint_open(viv__task *t, const viv__grammar *g, viv__constraint **out,
                              viv_error *error) {
   viv__engine *e = t->m->engine;
@@ -170,7 +175,7 @@ int32_t viv__constraint_open(viv__task *t, const viv__grammar *g, viv__constrain
   c->mask = viv__malloc(c->words * sizeof *c->mask);
   c->guided = viv__matcher_new(g, e->trie);
   c->emitted = viv__matcher_new(g, e->trie);
-  c->guide = (viv__sampler_guide){next, advance, c};
+  c->guide = (viv__sampler_guide){next, advance, restart, c};
   if (!c->mask || !c->guided || !c->emitted)
     return VIV_FAIL(error, VIV_NOT_NOW, "grammar", "no memory");
   return VIV_OK;

@@ -155,6 +155,9 @@ int32_t viv__generate_begin(viv__task *t, viv_error *error) {
   int32_t status = viv__task_read_tokens(t, true, error);
   if (status == VIV_OK) status = read_params(t, error);
   if (status == VIV_OK) status = viv__constraint_grammar(t, &t->grammar, error);
+  if (status == VIV_OK && t->grammar && t->n_stop)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "stop",
+                    "would cut what json_schema or grammar asks for: give one of them");
   if (status == VIV_OK) status = find_strategy(t, name, &api, error);
   if (status < 0) return status;
   int64_t context = t->m->info.context_max, longest = 0;
@@ -226,6 +229,15 @@ static void finish_lane(viv__lane *lane, const char *why) {
   cut_at_stop(lane);
 }
 
+/* A lane that is done wrote a whole text of its grammar, or the job fails. */
+static int32_t obeyed(const viv__lane *lane, viv_error *error) {
+  if (lane->constraint && !viv__constraint_complete(lane->constraint))
+    return VIV_FAIL(error, VIV_BAD_INPUT, "max_new_tokens",
+                    "%lld tokens were too few to complete what the grammar asks for",
+                    (long long)lane->task->max_new);
+  return VIV_OK;
+}
+
 /* One accepted token, and the row of raw logits it was chosen from (or -1). */
 static int32_t take_token(viv__lane *lane, int32_t id, int32_t row, viv_error *error) {
   viv__task *t = lane->task;
@@ -279,11 +291,7 @@ static int32_t take_token(viv__lane *lane, int32_t id, int32_t row, viv_error *e
     finish_lane(lane, "stop");
   else if (lane->n_out >= t->max_new)
     finish_lane(lane, "length");
-  if (lane->done && lane->constraint && !viv__constraint_complete(lane->constraint))
-    return VIV_FAIL(error, VIV_BAD_INPUT, "max_new_tokens",
-                    "%lld tokens were too few to complete what the grammar asks for",
-                    (long long)t->max_new);
-  return VIV_OK;
+  return lane->done ? obeyed(lane, error) : VIV_OK;
 }
 
 /* ---- the strategy ---- */
@@ -361,7 +369,7 @@ int32_t viv__generate_resume(viv__lane *lane, const viv_strategy_result *result,
   if (lane->done) return VIV_OK;
   if (over) {
     finish_lane(lane, "stop");
-    return VIV_OK;
+    return obeyed(lane, error);
   }
   for (int32_t i = 0; i < w->n_ops; i++) {
     status = run_op(lane, &w->ops[i], error);

@@ -287,6 +287,7 @@ static void accept_token(viv_sampler *s, int32_t token, int32_t generated) {
     memset(s->prompted, 0, (size_t)s->vocab_size);
     memset(s->generated, 0, (size_t)s->vocab_size * sizeof *s->generated);
     s->n_history = s->n_prompt = 0;
+    if (s->guide) s->guide->restart(s->guide->context);
     return;
   }
   if (token < 0 || token >= s->vocab_size) return;

@@ -7,10 +7,12 @@
 extern const viv_sampler_api viv__sampler_api;
 
 /* What a job's grammar lets through. next answers with a mask of the tokens that may follow
- * ([vocab_size] bits, 64 to a word), or NULL when it has failed; advance moves on by a token. */
+ * ([vocab_size] bits, 64 to a word), or NULL when it has failed; advance moves on by a token, restart
+ * goes back to where the text begins. */
 typedef struct viv__sampler_guide {
   const uint64_t *(*next)(void *context);
   void (*advance)(void *context, int32_t token);
+  void (*restart)(void *context);
   void *context;
 } viv__sampler_guide;
 

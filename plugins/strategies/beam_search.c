@@ -43,7 +43,8 @@ struct beam_search {
   int32_t *memory; /* [3 * MAX_BEAMS][max_new + 1] */
   int32_t n_prompt, n_beams, n_running, n_return, length, max_new, min_new, n_ends, n_ended;
   int32_t end[MAX_ENDS];
-  int32_t stop_when; /* 0 false, 1 true, 2 never */
+  int32_t stop_when;   /* 0 false, 1 true, 2 never */
+  int32_t constrained; /* a grammar says what may follow */
   double penalty;
   int32_t rows[MAX_BEAMS], seq[MAX_BEAMS], logit_rows[MAX_BEAMS];
   viv_seq_op ops[2 * MAX_BEAMS];
@@ -97,9 +98,8 @@ static int32_t create(viv_strategy *s, const viv_strategy_setup *setup, viv_erro
     return bad(error, VIV_BAD_INPUT, "num_beams", "must be a whole number from 1 to 15");
   if (!(give >= 1 && give <= beams))
     return bad(error, VIV_BAD_INPUT, "num_return_sequences", "must be from 1 to num_beams");
-  if (s->host->json_type(param(s, setup->params, "json_schema")) > VIV_JSON_NULL ||
-      s->host->json_type(param(s, setup->params, "grammar")) > VIV_JSON_NULL)
-    return bad(error, VIV_NEVER, "num_beams", "beam search takes no grammar");
+  b->constrained = s->host->json_type(param(s, setup->params, "json_schema")) > VIV_JSON_NULL ||
+                   s->host->json_type(param(s, setup->params, "grammar")) > VIV_JSON_NULL;
   b->n_beams = (int32_t)beams;
   b->n_return = (int32_t)give;
   b->penalty = number(s, setup->params, "length_penalty", 1);
@@ -121,7 +121,7 @@ static int32_t create(viv_strategy *s, const viv_strategy_setup *setup, viv_erro
   for (int32_t i = 0; i < b->n_beams; i++) {
     b->beam[i].token = b->memory + (int64_t)i * (b->max_new + 1);
     b->next[i].token = b->memory + (int64_t)(MAX_BEAMS + i) * (b->max_new + 1);
-    b->ended[i].token = b->memory + (int64_t)(2 * MAX_BEAMS + i) * b->max_new;
+    b->ended[i].token = b->memory + (int64_t)(2 * MAX_BEAMS + i) * (b->max_new + 1);
     b->logit_rows[i] = i;
   }
   b->n_running = 1;
@@ -153,35 +153,40 @@ static void log_probabilities(struct beam_search *b, const struct beam *beam, fl
   for (int32_t i = 0; b->length < b->min_new && i < b->n_ends; i++) row[b->end[i]] = -INFINITY;
 }
 
+/* Keeps an ended text among the best num_beams: a beam, and the token that ends it unless negative. */
+static void keep_ended(struct beam_search *b, double sum, int32_t beam, int32_t last) {
+  int32_t length = b->length + (last >= 0), at = b->n_ended;
+  double score = sum / pow(length, b->penalty);
+  if (at == b->n_beams && !(score > b->ended[at - 1].score)) return;
+  if (at == b->n_beams) at--;
+  int32_t *token = b->ended[at].token;
+  for (; at > 0 && score > b->ended[at - 1].score; at--) b->ended[at] = b->ended[at - 1];
+  memcpy(token, b->beam[beam].token, (size_t)b->length * sizeof *token);
+  if (last >= 0) token[b->length] = last;
+  b->ended[at] = (struct ended){token, length, score};
+  if (b->n_ended < b->n_beams) b->n_ended++;
+}
+
 /* The best continuations of all beams, best first. */
 static int32_t gather(struct beam_search *b, float *logits) {
   int32_t n = 0, keep = b->n_beams * (b->n_ends > 1 ? 1 + b->n_ends : 2);
   for (int32_t i = 0; i < b->n_running; i++) {
     float *row = logits + (int64_t)i * b->base.vocab_size;
+    int32_t possible = 0;
     log_probabilities(b, &b->beam[i], row);
     for (int32_t t = 0; t < b->base.vocab_size; t++) {
       double score = b->beam[i].score + row[t];
-      if (!(score > -INFINITY) || (n == keep && !(score > b->best[n - 1].score))) continue;
+      if (!(score > -INFINITY)) continue;
+      possible = 1;
+      if (n == keep && !(score > b->best[n - 1].score)) continue;
       int32_t at = n < keep ? n++ : n - 1;
       for (; at > 0 && score > b->best[at - 1].score; at--) b->best[at] = b->best[at - 1];
       b->best[at] = (struct candidate){score, i, t};
     }
+    /* Where the grammar's text is whole and the vocabulary has no token that ends it. */
+    if (!possible && b->constrained && b->length) keep_ended(b, b->beam[i].score, i, -1);
   }
   return n;
-}
-
-/* Keeps an ended text among the best num_beams. */
-static void keep_ended(struct beam_search *b, const struct candidate *c) {
-  double score = c->score / pow(b->length + 1, b->penalty);
-  int32_t at = b->n_ended;
-  if (at == b->n_beams && !(score > b->ended[at - 1].score)) return;
-  if (at == b->n_beams) at--;
-  int32_t *token = b->ended[at].token;
-  for (; at > 0 && score > b->ended[at - 1].score; at--) b->ended[at] = b->ended[at - 1];
-  memcpy(token, b->beam[c->beam].token, (size_t)b->length * sizeof *token);
-  token[b->length] = c->token;
-  b->ended[at] = (struct ended){token, b->length + 1, score};
-  if (b->n_ended < b->n_beams) b->n_ended++;
 }
 
 /* Each going beam keeps its parent's sequence, or a fork of it where a sibling has that one. */
@@ -214,8 +219,9 @@ static int32_t go_on(struct beam_search *b, int32_t n) {
   int32_t parent[MAX_BEAMS], going = 0, last = b->length + 1 >= b->max_new;
   for (int32_t i = 0; i < n; i++) {
     const struct candidate *c = &b->best[i];
-    int32_t ends = last || is_end(b, c->token);
-    if (ends && i < b->n_beams) keep_ended(b, c);
+    int32_t whole = is_end(b, c->token), ends = last || whole;
+    if (ends && i < b->n_beams && (whole || !b->constrained))
+      keep_ended(b, c->score, c->beam, c->token);
     if (ends || going == b->n_beams) continue;
     struct beam *to = &b->next[going];
     memcpy(to->token, b->beam[c->beam].token, (size_t)b->length * sizeof *to->token);
@@ -223,6 +229,10 @@ static int32_t go_on(struct beam_search *b, int32_t n) {
     to->score = c->score;
     parent[going++] = c->beam;
   }
+  /* What a grammar's text was cut off at counts only where no text came to its end. */
+  for (int32_t i = 0; last && b->constrained && !b->n_ended && i < n && i < b->n_beams; i++)
+    if (!is_end(b, b->best[i].token))
+      keep_ended(b, b->best[i].score, b->best[i].beam, b->best[i].token);
   int32_t n_ops = move_sequences(b, parent, going);
   for (int32_t i = 0; i < b->n_beams; i++) {
     struct beam old = b->beam[i];

@@ -16,12 +16,24 @@ cat >"$tmp/schema.json" <<'X'
 {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8},
  "n": {"type": "integer", "minimum": 3, "maximum": 20}}, "required": ["name", "n"]}
 X
-for strategy in greedy sample prompt-lookup; do
-  check "an answer by a schema, $strategy" sh -c \
-    "'$viv' run --strategy $strategy --temp 1 --seed 5 --schema '$tmp/schema.json' $model Once >'$tmp/out'"
-  check "parses and is valid" jq -e \
-    '(.name | type == "string" and length <= 8) and .n >= 3 and .n <= 20' "$tmp/out"
+for strategy in $(jq -r '.strategies[]' plugins/strategies/manifest.json); do
+  for seed in 5 6; do
+    check "an answer by a schema, $strategy, seed $seed" sh -c \
+      "'$viv' run --strategy $strategy --temp 1 --seed $seed --schema '$tmp/schema.json' $model Once >'$tmp/out'"
+    check "parses and is valid" jq -e \
+      '(.name | type == "string" and length <= 8) and .n >= 3 and .n <= 20' "$tmp/out"
+  done
 done
+check "greedy under a schema" exits 0 "$viv" run --schema "$tmp/schema.json" $model Once
+cp "$tmp/out" "$tmp/greedy"
+check "drafts under a schema" exits 0 "$viv" run --strategy prompt-lookup --schema "$tmp/schema.json" $model Once
+check "are lossless" cmp "$tmp/greedy" "$tmp/out"
+check "two beams" exits 0 "$viv" run -p num_beams=2 --schema "$tmp/schema.json" $model Once
+check "answer by the schema" jq -e '.n >= 3 and .n <= 20' "$tmp/out"
+check "beams with too few tokens are an error" exits 5 "$viv" run -n 3 -p num_beams=4 --schema "$tmp/schema.json" $model Once
+check "by name, too" complains "max_new_tokens"
+check "a stop text would cut the answer" exits 5 "$viv" run --stop , --schema "$tmp/schema.json" $model Once
+check "and is refused" complains "at stop"
 check "too few tokens are an error" exits 5 "$viv" run -n 3 --schema "$tmp/schema.json" $model Once
 check "by name" complains "max_new_tokens"
 echo '{"type": "strng"}' >"$tmp/bad.json"
@@ -32,7 +44,10 @@ check "an answer by a grammar" sh -c "'$viv' run --grammar '$tmp/rule.gbnf' $mod
 check "obeys it" grep -Eqx '[A-Z][a-z]{3,5} is (big|small)\.' "$tmp/out"
 echo 'root ::= root "a" | "b"' >"$tmp/left.gbnf"
 check "left recursion is refused" exits 5 "$viv" run --grammar "$tmp/left.gbnf" $model Once
-check "beams and a grammar" exits 3 "$viv" run -p num_beams=2 --grammar "$tmp/rule.gbnf" $model Once
+for end in "" --ignore-eos; do
+  check "beams by a grammar $end" exits 0 "$viv" run $end -p num_beams=4 --grammar "$tmp/rule.gbnf" $model Once
+  check "obey it" grep -Eqx '[A-Z][a-z]{3,5} is (big|small)\.' "$tmp/out"
+done
 check "top log probabilities" sh -c \
   "'$viv' run --json -n 3 -p top_logprobs=2 $model Once | jq -s '.' >'$tmp/out'"
 check "are there for every token" jq -e '[.[] | select(.name == "top_logprobs")][0]
