@@ -26,16 +26,18 @@ version"
     --strategy) COMPREPLY=($(compgen -W "greedy sample prompt-lookup" -- "$cur")); return ;;
     --format) COMPREPLY=($(compgen -W "json coco" -- "$cur")); return ;;
     --preview-as) COMPREPLY=($(compgen -W "kitty sixel blocks" -- "$cur")); return ;;
+    --detector) COMPREPLY=($(compgen -W "$(_viv_models)" -- "$cur") $(compgen -f -- "$cur")); return ;;
     --kind) COMPREPLY=($(compgen -W "boxes keypoints" -- "$cur")); return ;;
     --out|-o|--input|-i|--draw|--labels|--coco|--results) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   case $verb in
     run) options="$common $load $generate --raw --task --input --out --verbose --draw --preview \
---preview-as --format --threshold --labels --frames --point --box" ;;
+--preview-as --format --threshold --labels --frames --point --box --detector --detect \
+--detector-threshold" ;;
     chat) options="$common $load $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;
     eval) options="$common $load $generate --limit --jobs --verbose --coco --results --kind --task \
---labels --out" ;;
+--labels --out --detector --detect --detector-threshold" ;;
     score) options="$common $load --file --window --lines" ;;
     quantize) options="$common --plugin --dtype --group --calibrate --text --lines" ;;
     bench) options="$common $load --repetitions --prompt --generate" ;;

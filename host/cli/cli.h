@@ -166,6 +166,9 @@ typedef struct viv__loaded {
 int32_t viv__open_runtime(viv_runtime **out, viv_error *error);
 /* Resolves, opens and loads; shows progress on a terminal. load: parameters or NULL. */
 int32_t viv__load_model(const char *model, const cJSON *load, viv__loaded *out, viv_error *error);
+/* The same in the runtime of a loaded model, which must be unloaded after it. */
+int32_t viv__load_beside(const viv__loaded *first, const char *model, viv__loaded *out,
+                         viv_error *error);
 void viv__unload_model(viv__loaded *l);
 bool viv__has_task(const viv__loaded *l, const char *task);
 /* viv_text to cJSON, freeing the text; NULL when it is no JSON. */

@@ -277,6 +277,7 @@ int viv__cmd_eval(int argc, char **argv) {
   struct eval e = {
       .params = viv__need(cJSON_CreateObject()), .n_slots = 16, .error = VIV_ERROR_INIT};
   cJSON *load = viv__need(cJSON_CreateObject());
+  cJSON *boxes_from = viv__need(cJSON_CreateObject());
   viv__eval_coco coco = {0};
   const viv__opt options[] = {
       {"limit", 'l', VIV__OPT_INT, "N", &e.limit, "only the first N questions or pictures", NULL},
@@ -289,6 +290,7 @@ int viv__cmd_eval(int argc, char **argv) {
       {"task", 0, VIV__OPT_TEXT, "NAME", &coco.task, "pictures: the model's task", NULL},
       {"labels", 0, VIV__OPT_TEXT, "FILE", &coco.labels, "pictures: names of the classes", NULL},
       {"out", 'o', VIV__OPT_TEXT, "FILE", &coco.out, "pictures: write the results", NULL},
+      VIV__DETECTOR_OPTIONS(coco.detector, boxes_from),
       {"jobs", 'j', VIV__OPT_INT, "N", &e.n_slots, "N questions in flight (16)", NULL},
       VIV__GENERATE_OPTIONS(e.params),
       VIV__LOAD_OPTIONS(load),
@@ -313,6 +315,9 @@ int viv__cmd_eval(int argc, char **argv) {
     code = viv__usage_error(argv[0], "--results is judged by --coco FILE");
   if (code < 0 && (e.n_slots < 1 || e.n_slots > MAX_JOBS))
     code = viv__usage_error(argv[0], "--jobs is 1 to %d", MAX_JOBS);
+  if (code < 0 && coco.detector.model && (!coco.annotations || coco.results))
+    code = viv__usage_error(argv[0], "--detector helps a MODEL on the pictures of --coco FILE");
+  if (code < 0) code = viv__detector_usage(argv[0], &coco.detector, boxes_from);
   if (code < 0) {
     viv__interrupt_catch();
     coco.json = e.json;
@@ -323,5 +328,6 @@ int viv__cmd_eval(int argc, char **argv) {
   release(&e);
   cJSON_Delete(e.params);
   cJSON_Delete(load);
+  cJSON_Delete(boxes_from);
   return code;
 }

@@ -39,13 +39,14 @@ static void match_categories(const viv__coco_set *s, viv__vocabulary *v) {
 }
 
 static int32_t run_one(struct scoring *c, const viv__loaded *l, const viv__task_schema *schema,
-                       const viv__vocabulary *v, const cJSON *params, const char *path,
-                       int64_t image, viv_error *error) {
+                       const viv__detector *detector, const viv__vocabulary *v, const cJSON *params,
+                       const char *path, int64_t image, viv_error *error) {
   viv__picture_item item = {.name = viv__need(viv__strdup(path))};
   viv__results results = {0};
   viv__outcome outcome = {0};
   int32_t status = viv__read_file(path, JSON_LIMIT, &item.bytes, &item.len, error);
-  if (status >= 0) status = viv__picture_job(l, schema, params, &item, &results, &outcome, error);
+  if (status >= 0)
+    status = viv__picture_job(l, schema, detector, params, &item, &results, &outcome, error);
   c->job_seconds += outcome.seconds;
   if (status >= 0) status = viv__results_coco(&results, 0, v, -1e300, image, c->results, error);
   viv__outcome_free(&outcome);
@@ -66,6 +67,12 @@ static int32_t run_pictures(struct scoring *c, const viv__loaded *l, const char 
   int32_t status = viv__model_vocabulary(l, c->o->labels, &v, error);
   if (status < 0) return status;
   match_categories(s, &v);
+  viv__detector *detector;
+  status = viv__detector_open(l, schema, &c->o->detector, params, &detector, error);
+  if (status < 0) {
+    viv__vocabulary_free(&v);
+    return status;
+  }
   uint64_t begun = viv__now_ns();
   int64_t n = c->o->limit && c->o->limit < s->n_images ? c->o->limit : s->n_images;
   for (int64_t i = 0; i < n && status != VIV_CANCELLED; i++) {
@@ -77,8 +84,9 @@ static int32_t run_pictures(struct scoring *c, const viv__loaded *l, const char 
     }
     char *path = viv__need(viv__path_join(folder, s->files[i]));
     viv__progress_show("evaluating", (double)i / (double)n);
-    status = viv__interrupted() ? VIV_CANCELLED
-                                : run_one(c, l, schema, &v, params, path, s->images[i], &why);
+    status = viv__interrupted()
+                 ? VIV_CANCELLED
+                 : run_one(c, l, schema, detector, &v, params, path, s->images[i], &why);
     if (status < 0 && status != VIV_CANCELLED) {
       c->failed++;
       viv__report(false, s->files[i], status, &why);
@@ -89,6 +97,7 @@ static int32_t run_pictures(struct scoring *c, const viv__loaded *l, const char 
   }
   viv__progress_clear();
   c->seconds = (double)(viv__now_ns() - begun) * 1e-9;
+  viv__detector_close(detector);
   viv__vocabulary_free(&v);
   return status;
 }

@@ -36,6 +36,7 @@ typedef struct viv__eval_coco {
   const char *annotations, *results, *kind, *labels, *out, *task;
   bool json;
   int64_t limit;
+  viv__detector_options detector;
 } viv__eval_coco;
 /* model and folder: NULL where --results gives what was found. */
 int viv__eval_pictures(const viv__eval_coco *o, const char *model, const char *folder,

@@ -121,7 +121,9 @@ cJSON *viv__parse_json_file(const char *path, size_t limit, viv_error *error) {
   return (cJSON *)json;
 }
 
-int32_t viv__load_model(const char *model, const cJSON *load, viv__loaded *out, viv_error *error) {
+/* Into a runtime that is there, or into a new one of its own. */
+static int32_t load(viv_runtime *beside, const char *model, const cJSON *options, viv__loaded *out,
+                    viv_error *error) {
   memset(out, 0, sizeof *out);
   viv__loaded l = {.path = viv__model_path(model, error)};
   if (!l.path) return VIV_NEVER;
@@ -129,10 +131,10 @@ int32_t viv__load_model(const char *model, const cJSON *load, viv__loaded *out, 
   viv__progress_show(what, -1);
   viv__free(what);
 
-  char *params = load && load->child ? viv__need(cJSON_PrintUnformatted(load)) : NULL;
+  char *params = options && options->child ? viv__need(cJSON_PrintUnformatted(options)) : NULL;
   viv_text about = {0};
-  int32_t status = viv__open_runtime(&l.rt, error);
-  if (status >= 0) status = viv_load(l.rt, l.path, params, &l.model, error);
+  int32_t status = beside ? VIV_OK : viv__open_runtime(&l.rt, error);
+  if (status >= 0) status = viv_load(beside ? beside : l.rt, l.path, params, &l.model, error);
   if (status >= 0) status = viv_describe(l.model, &about, error);
   viv__progress_clear();
   cJSON_free(params);
@@ -144,6 +146,16 @@ int32_t viv__load_model(const char *model, const cJSON *load, viv__loaded *out, 
   if (!l.about) l.about = viv__need(cJSON_CreateObject());
   *out = l;
   return VIV_OK;
+}
+
+int32_t viv__load_model(const char *model, const cJSON *params, viv__loaded *out,
+                        viv_error *error) {
+  return load(NULL, model, params, out, error);
+}
+
+int32_t viv__load_beside(const viv__loaded *first, const char *model, viv__loaded *out,
+                         viv_error *error) {
+  return load(first->rt, model, NULL, out, error);
 }
 
 void viv__unload_model(viv__loaded *l) {

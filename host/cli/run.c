@@ -149,7 +149,7 @@ struct run_options {
   const char *task;
   viv__picture_run picture;
   bool raw;
-  cJSON *params, *load;
+  cJSON *params, *load, *boxes_from;
   viv__list inputs, points, boxes;
 };
 
@@ -213,7 +213,7 @@ static bool reads_text(const viv__loaded *l) {
 static const viv__task_schema *picture_task(const viv__loaded *l, const struct run_options *o,
                                             const char *const *args, int n) {
   const viv__picture_run *p = &o->picture;
-  bool asked = p->draw || p->format || p->labels || p->frames || p->preview;
+  bool asked = p->draw || p->format || p->labels || p->frames || p->preview || p->detector.model;
   bool piped = n == 0 || !strcmp(args[0], "-");
   if (o->inputs.n || (!n && isatty(STDIN_FILENO))) return NULL;
   if (!asked && !viv__pictures_named(args, n) && reads_text(l)) return NULL;
@@ -221,6 +221,15 @@ static const viv__task_schema *picture_task(const viv__loaded *l, const struct r
       !viv__task_schema_find(o->task))
     return NULL;
   return viv__picture_task(l, o->task);
+}
+
+/* A model that would not look at what is pointed at: the answer would seem to be about it. */
+static bool unasked(const viv__loaded *l, const struct run_options *o, viv_error *error) {
+  const char *option = o->points.n && !viv__takes_prompt(l, "point_coords") ? "--point"
+                       : o->boxes.n && !viv__takes_prompt(l, "boxes")       ? "--box"
+                                                                            : NULL;
+  if (option) VIV_FAIL(error, VIV_NEVER, option, "this model can't be pointed at things so");
+  return option != NULL;
 }
 
 static int run(const char *model, const char *const *args, int n, struct run_options *o) {
@@ -235,6 +244,8 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
     code = VIV__EXIT_CANCELLED;
   } else if (status < 0) {
     code = viv__report(o->picture.json, model, status, &error);
+  } else if (schema && unasked(&l, o, &error)) {
+    code = viv__report(o->picture.json, model, error.code, &error);
   } else if (schema) {
     code = viv__run_pictures(&l, schema, args, n, &o->picture, o->params);
   } else if (n > 1) {
@@ -248,7 +259,8 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
 
 int viv__cmd_run(int argc, char **argv) {
   struct run_options o = {.params = viv__need(cJSON_CreateObject()),
-                          .load = viv__need(cJSON_CreateObject())};
+                          .load = viv__need(cJSON_CreateObject()),
+                          .boxes_from = viv__need(cJSON_CreateObject())};
   const viv__opt options[] = {
       VIV__GENERATE_OPTIONS(o.params),
       {"raw", 0, VIV__OPT_FLAG, NULL, &o.raw, "no chat template around the prompt", NULL},
@@ -271,6 +283,7 @@ int viv__cmd_run(int argc, char **argv) {
        "pictures: what lies there (X,Y,0: what does not); may be repeated", NULL},
       {"box", 0, VIV__OPT_LIST, "X0,Y0,X1,Y1", &o.boxes,
        "pictures: what lies in the box; may be repeated", NULL},
+      VIV__DETECTOR_OPTIONS(o.picture.detector, o.boxes_from),
       {"labels", 0, VIV__OPT_TEXT, "FILE", &o.picture.labels,
        "pictures: names of the classes, one a line or JSON", NULL},
       {"frames", 0, VIV__OPT_TEXT, "WxH", &o.picture.frames,
@@ -284,7 +297,8 @@ int viv__cmd_run(int argc, char **argv) {
       "viv run sambay-reasoner \"What is 12 + 30?\"\n"
       "viv run --temp 0.8 --seed 7 -v models/stories260K \"Once upon a time\"\n"
       "viv run --task forward -i input_ids=ids.safetensors --out logits.safetensors MODEL\n"
-      "viv run MODEL photo.jpg --draw out.png",
+      "viv run MODEL photo.jpg --draw out.png\n"
+      "viv run POSE-MODEL photos/ --detector DETECTOR --draw drawn/",
       "run [options] MODEL [PROMPT | PICTURE... | FOLDER | -]",
       "Runs MODEL once; on pictures, once for each. The prompt, or a video's frames, come from the "
       "argument\nor from standard input."};
@@ -293,6 +307,7 @@ int viv__cmd_run(int argc, char **argv) {
   if (code < 0 && n > 2 && !viv__pictures_named(args + 1, n - 1))
     code = viv__usage_error(argv[0], "\"%s\" is one argument too many (usage: viv %s)", args[2],
                             usage.synopsis);
+  if (code < 0) code = viv__detector_usage(argv[0], &o.picture.detector, o.boxes_from);
   if (code < 0) {
     viv__interrupt_catch();
     code = run(args[0], args + 1, n - 1, &o);
@@ -300,5 +315,6 @@ int viv__cmd_run(int argc, char **argv) {
   viv__free(args);
   cJSON_Delete(o.params);
   cJSON_Delete(o.load);
+  cJSON_Delete(o.boxes_from);
   return code;
 }

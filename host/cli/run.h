@@ -6,9 +6,17 @@
 #include "cli/cli.h"
 #include "tasks/results.h"
 
+/* A detector whose boxes prompt the model (run_detector.c). */
+typedef struct viv__detector_options {
+  const char *model;  /* NULL: no detector */
+  const char *wanted; /* the class whose boxes count; NULL: persons for poses, else every class */
+  const cJSON *threshold; /* least score of a box; NULL: what detect shows to people */
+} viv__detector_options;
+
 typedef struct viv__picture_options_cli {
   const char *draw, *format, *labels, *frames, *out, *preview_as;
   bool json, verbose, preview;
+  viv__detector_options detector;
 } viv__picture_run;
 
 /* ---- sources (run_source.c) ---- */
@@ -47,6 +55,37 @@ int32_t viv__frame_read(FILE *from, viv__buf *out, viv_error *error);
 int32_t viv__prompts_read(const viv__list *points, const viv__list *boxes, cJSON *params,
                           viv_error *error);
 
+/* ---- a detector before the model (run_detector.c) ---- */
+
+typedef struct viv__detector viv__detector;
+
+/* clang-format off */
+#define VIV__DETECTOR_OPTIONS(o, number)                                                           \
+  {"detector", 0, VIV__OPT_TEXT, "MODEL", &(o).model,                                              \
+   "pictures: boxes for a model that takes some (top-down poses)", NULL},                          \
+  {"detect", 0, VIV__OPT_TEXT, "CLASS", &(o).wanted,                                               \
+   "pictures: what --detector looks for, a name or number (person)", NULL},                        \
+  {"detector-threshold", 0, VIV__OPT_NUMBER, "X", (number),                                        \
+   "pictures: leave out boxes that score below X (0.5)", "threshold"}
+/* clang-format on */
+
+/* Takes the threshold from its options. Answers -1, or the exit code of a line that names what is
+ * wanted of a detector and no detector. */
+int viv__detector_usage(const char *verb, viv__detector_options *o, const cJSON *numbers);
+/* Whether a model can be pointed at things in that way ("boxes"), by its own description. */
+bool viv__takes_prompt(const viv__loaded *l, const char *prompt);
+/* Loads the detector into the runtime of the model that it serves; *out stays NULL where no detector
+ * is asked for. params: the model's, whose reading of pictures the detector shares. Errors: NEVER (no
+ * such model; it does not detect; the other takes no boxes), BAD_INPUT (no such class). */
+int32_t viv__detector_open(const viv__loaded *beside, const viv__task_schema *task,
+                           const viv__detector_options *o, const cJSON *params, viv__detector **out,
+                           viv_error *error);
+/* Close it before the model that it was opened beside. NULL: nothing. */
+void viv__detector_close(viv__detector *d);
+/* Detects in one picture and adds what counts to params as boxes and box_scores, *n of them. */
+int32_t viv__detector_prompts(const viv__detector *d, const viv__picture_item *item, cJSON *params,
+                              int64_t *n, double *seconds, viv_error *error);
+
 /* ---- jobs (run_pictures.c) ---- */
 
 /* The model's task of pictures: wanted, or the first one that it names. NULL: it has none. */
@@ -54,8 +93,12 @@ const viv__task_schema *viv__picture_task(const viv__loaded *l, const char *want
 /* Names and skeletons of a loaded model. */
 int32_t viv__model_vocabulary(const viv__loaded *l, const char *labels, viv__vocabulary *out,
                               viv_error *error);
-/* Runs the task on one picture; results are gathered and checked. */
-int32_t viv__picture_job(const viv__loaded *l, const viv__task_schema *schema, const cJSON *params,
+/* Whether the model itself names the task. */
+bool viv__gives_task(const viv__loaded *l, const char *task);
+/* Runs the task on one picture, after the detector where there is one; results are gathered and
+ * checked. Where the detector finds nothing the results are empty. */
+int32_t viv__picture_job(const viv__loaded *l, const viv__task_schema *schema,
+                         const viv__detector *detector, const cJSON *params,
                          const viv__picture_item *item, viv__results *results,
                          viv__outcome *outcome, viv_error *error);
 /* The pixels of an item as the person sees it, for drawing and for its size. header: without pixels. */

@@ -24,6 +24,15 @@ static const char *task_name(const cJSON *tasks, const cJSON *task) {
   return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(task, "name"));
 }
 
+bool viv__gives_task(const viv__loaded *l, const char *name) {
+  const cJSON *tasks = described(l, "tasks"), *task;
+  cJSON_ArrayForEach(task, tasks) {
+    const char *one = task_name(tasks, task);
+    if (one && !strcmp(one, name)) return true;
+  }
+  return false;
+}
+
 const viv__task_schema *viv__picture_task(const viv__loaded *l, const char *wanted) {
   const cJSON *tasks = described(l, "tasks"), *task;
   if (wanted) return viv__task_schema_find(wanted);
@@ -73,9 +82,9 @@ static void on_event(void *context, const viv_event *e) {
   if (g->status >= 0) g->status = viv__results_take(g->results, e, g->error);
 }
 
-int32_t viv__picture_job(const viv__loaded *l, const viv__task_schema *schema, const cJSON *params,
-                         const viv__picture_item *item, viv__results *results,
-                         viv__outcome *outcome, viv_error *error) {
+static int32_t run_job(const viv__loaded *l, const viv__task_schema *schema, const cJSON *params,
+                       const viv__picture_item *item, viv__results *results, viv__outcome *outcome,
+                       viv_error *error) {
   viv_tensor t = {.struct_size = sizeof t,
                   .data = item->raw.data,
                   .dtype = VIV_U8,
@@ -100,6 +109,22 @@ int32_t viv__picture_job(const viv__loaded *l, const viv__task_schema *schema, c
   }
   if (g.status < 0) return g.status;
   return viv__results_check(results, 1, error);
+}
+
+int32_t viv__picture_job(const viv__loaded *l, const viv__task_schema *schema,
+                         const viv__detector *detector, const cJSON *params,
+                         const viv__picture_item *item, viv__results *results,
+                         viv__outcome *outcome, viv_error *error) {
+  if (!detector) return run_job(l, schema, params, item, results, outcome, error);
+  cJSON *prompted = viv__need(cJSON_Duplicate(params, 1));
+  int64_t n = 0;
+  double seconds = 0;
+  int32_t status = viv__detector_prompts(detector, item, prompted, &n, &seconds, error);
+  results->schema = schema;
+  if (status >= 0 && n) status = run_job(l, schema, prompted, item, results, outcome, error);
+  outcome->seconds += seconds;
+  cJSON_Delete(prompted);
+  return status;
 }
 
 int64_t viv__image_id(const char *path, int64_t fallback) {
@@ -178,6 +203,7 @@ struct batch {
   const viv__loaded *l;
   const viv__task_schema *schema;
   const viv__picture_run *o;
+  viv__detector *detector; /* NULL: none */
   cJSON *params;
   double threshold;
   viv__vocabulary words;
@@ -292,7 +318,8 @@ static int32_t one(struct batch *b, const viv__picture_item *item, cJSON *line, 
   viv__picture header = {0};
   int32_t status = viv__item_picture(item, b->params, true, &header, error);
   if (status >= 0)
-    status = viv__picture_job(b->l, b->schema, b->params, item, &results, &outcome, error);
+    status =
+        viv__picture_job(b->l, b->schema, b->detector, b->params, item, &results, &outcome, error);
   b->job_seconds += outcome.seconds;
   cJSON_AddNumberToObject(line, "width", header.width);
   cJSON_AddNumberToObject(line, "height", header.height);
@@ -409,7 +436,9 @@ static int32_t prepare(struct batch *b, viv__picture_source *source, viv_error *
   if (!cJSON_GetObjectItemCaseSensitive(b->params, "exif_orientation"))
     cJSON_AddTrueToObject(b->params, "exif_orientation");
   int32_t status = prepare_drawing(b, viv__source_count(source), error);
-  return status < 0 ? status : viv__model_vocabulary(b->l, b->o->labels, &b->words, error);
+  if (status >= 0) status = viv__model_vocabulary(b->l, b->o->labels, &b->words, error);
+  if (status < 0) return status;
+  return viv__detector_open(b->l, b->schema, &b->o->detector, b->params, &b->detector, error);
 }
 
 int viv__run_pictures(const viv__loaded *l, const viv__task_schema *schema, const char *const *args,
@@ -441,6 +470,7 @@ int viv__run_pictures(const viv__loaded *l, const viv__task_schema *schema, cons
   viv__buf_free(&b.text);
   cJSON_Delete(b.found);
   viv__vocabulary_free(&b.words);
+  viv__detector_close(b.detector);
   viv__source_close(source);
   return code;
 }

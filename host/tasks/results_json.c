@@ -9,7 +9,7 @@ enum { TOP_CLASSES = 5 };
 
 cJSON *viv__float_json(float x) {
   char text[32];
-  for (int digits = 6; digits < 9; digits++) {
+  for (int digits = 6; digits < 10; digits++) {
     snprintf(text, sizeof text, "%.*g", digits, (double)x);
     if (strtof(text, NULL) == x) return cJSON_CreateNumber(strtod(text, NULL));
   }
@@ -307,7 +307,7 @@ int32_t viv__results_coco(const viv__results *r, int64_t i, const viv__vocabular
   int32_t status = VIV_OK;
   bool instances = viv__result(r, i, VIV__BOXES) || viv__result(r, i, VIV__KEYPOINTS) ||
                    viv__result(r, i, VIV__MASKS);
-  if (!instances)
+  if (r->n && !instances) /* no picture at all: a detector found nothing to run the model on */
     return VIV_FAIL(error, VIV_NEVER, "--format coco",
                     "COCO's results format holds boxes, keypoints and masks; %s gives none",
                     r->schema->name);

@@ -17,7 +17,7 @@ static void check_box(nn_pass *p, const float *box, int64_t at) {
   for (int i = 0; i < 4; i++) finite = finite && isfinite(box[i]);
   if (!finite || !(box[2] > 0) || !(box[3] > 0))
     nn_stop(p, VIV_BAD_INPUT, "boxes",
-            "box %lld is (%g, %g, %g, %g), but must be x, y, width, height with sides above 0",
+            "box %lld has the corner (%g, %g) and the sides %g x %g, which must be above 0",
             (long long)at, (double)box[0], (double)box[1], (double)box[2], (double)box[3]);
 }
 
@@ -44,57 +44,64 @@ static void add_corners(const float *corners, int64_t n, float *box) {
   }
 }
 
-/* The parameter `boxes`, [[x, y, width, height], ...]: for a person who types them. NULL: absent. */
-static const float *written_boxes(nn_pass *p, int64_t *n) {
+/* The parameter `box` or `boxes` of a person who points or of a detector's reader: corners, one row or
+ * several. NULL: absent. */
+static const float *written_corners(nn_pass *p, int64_t *n) {
   const viv_host *h = nn_host_of(p);
-  const viv_json *list = nn_param(p, "boxes");
+  const viv_json *one = nn_param(p, "box"), *list = one ? one : nn_param(p, "boxes");
+  const char *name = one ? "params.box" : "params.boxes";
   if (!list) return NULL;
-  *n = h->json_count(list);
+  *n = one ? 1 : h->json_count(list);
   if (h->json_type(list) != VIV_JSON_ARRAY || *n > MAX_PERSONS)
-    nn_stop(p, VIV_BAD_INPUT, "params.boxes", "must be a list of [x, y, width, height]");
-  float *box = nn_room(p, *n * 4);
+    nn_stop(p, VIV_BAD_INPUT, name, "must be %s[x0, y0, x1, y1]", one ? "" : "a list of ");
+  float *corners = nn_room(p, *n * 4);
   for (int64_t i = 0; i < *n; i++) {
-    const viv_json *one = h->json_item(list, i);
-    if (h->json_type(one) != VIV_JSON_ARRAY || h->json_count(one) != 4)
-      nn_stop(p, VIV_BAD_INPUT, "params.boxes", "item %lld is no [x, y, width, height]",
-              (long long)i);
-    for (int64_t k = 0; k < 4; k++) box[4 * i + k] = (float)h->json_number(h->json_item(one, k));
+    const viv_json *row = one ? one : h->json_item(list, i);
+    if (h->json_type(row) != VIV_JSON_ARRAY || h->json_count(row) != 4)
+      nn_stop(p, VIV_BAD_INPUT, name, "item %lld is no [x0, y0, x1, y1]", (long long)i);
+    for (int64_t k = 0; k < 4; k++) {
+      const viv_json *number = h->json_item(row, k);
+      if (h->json_type(number) != VIV_JSON_NUMBER)
+        nn_stop(p, VIV_BAD_INPUT, name, "item %lld holds something that is no number",
+                (long long)i);
+      corners[4 * i + k] = (float)h->json_number(number);
+    }
   }
-  return box;
+  return corners;
 }
 
-/* `boxes` with image_index, or one whole picture each when there is nothing at all. */
-static void read_boxes(nn_pass *p, struct vitpose_persons *r) {
-  int64_t shape[2] = {0, 4}, count[1];
-  viv_str format = nn_param_text(p, "box_format", "xywh");
-  bool corners = nn_is(format, "xyxy");
-  if (!corners && !nn_is(format, "xywh"))
-    nn_stop(p, VIV_BAD_INPUT, "params.box_format", "is \"%.*s\", but must be xywh or xyxy",
-            (int)format.len, format.ptr);
-  const float *given = nn_some_floats(p, "boxes", 2, shape);
-  if (!given) given = written_boxes(p, &shape[0]);
-  r->n = given ? shape[0] : r->pictures;
-  if (r->n > MAX_PERSONS)
-    nn_stop(p, VIV_BAD_INPUT, "boxes", "%lld boxes are too many", (long long)r->n);
-  float *box = nn_room(p, r->n * 4);
-  int64_t *picture = nn_bytes(p, r->n, sizeof *picture);
-  count[0] = r->n;
-  const int64_t *index = given ? nn_some_ints(p, "image_index", 1, count) : NULL;
+/* The picture of each of n boxes: the input image_index, else the first. */
+static void read_index(nn_pass *p, struct vitpose_persons *r, int64_t *picture) {
+  int64_t count[1] = {r->n};
+  const int64_t *index = nn_some_ints(p, "image_index", 1, count);
   for (int64_t i = 0; i < r->n; i++) {
-    if (!given) {
-      box[4 * i] = box[4 * i + 1] = 0;
-      box[4 * i + 2] = (float)r->image[i]->shape[1];
-      box[4 * i + 3] = (float)r->image[i]->shape[0];
-      picture[i] = i;
-      continue;
-    }
     picture[i] = index ? index[i] : 0;
     if (picture[i] < 0 || picture[i] >= r->pictures)
       nn_stop(p, VIV_BAD_INPUT, "image_index", "box %lld stands in picture %lld of %lld",
               (long long)i, (long long)picture[i], (long long)r->pictures);
   }
-  if (given && corners) add_corners(given, r->n, box);
-  if (given && !corners) memcpy(box, given, (size_t)r->n * 4 * sizeof *box);
+}
+
+/* The input `boxes` as the official processor takes them, the parameters, or one whole picture each
+ * when there is nothing at all. */
+static void read_boxes(nn_pass *p, struct vitpose_persons *r) {
+  int64_t shape[2] = {0, 4};
+  const float *official = nn_some_floats(p, "boxes", 2, shape);
+  const float *corners = official ? NULL : written_corners(p, &shape[0]);
+  r->n = official || corners ? shape[0] : r->pictures;
+  if (r->n > MAX_PERSONS)
+    nn_stop(p, VIV_BAD_INPUT, "boxes", "%lld boxes are too many", (long long)r->n);
+  float *box = nn_room(p, r->n * 4);
+  int64_t *picture = nn_bytes(p, r->n, sizeof *picture);
+  if (official) memcpy(box, official, (size_t)r->n * 4 * sizeof *box);
+  if (corners) add_corners(corners, r->n, box);
+  if (official || corners) read_index(p, r, picture);
+  for (int64_t i = 0; !official && !corners && i < r->n; i++) {
+    box[4 * i] = box[4 * i + 1] = 0;
+    box[4 * i + 2] = (float)r->image[i]->shape[1];
+    box[4 * i + 3] = (float)r->image[i]->shape[0];
+    picture[i] = i;
+  }
   r->box = box;
   r->picture = picture;
 }

@@ -121,7 +121,7 @@ static void tables(nn_loader *l, void *model) {
 
 /* ---- what describe() answers ---- */
 
-enum { NAME_BYTES = 80, EDGE_BYTES = 16, HEAD_BYTES = 320, MAX_EDGES = 1 << 12 };
+enum { NAME_BYTES = 80, EDGE_BYTES = 16, HEAD_BYTES = 448, MAX_EDGES = 1 << 12 };
 
 static void put(struct vitpose_model *m, uint64_t *at, const char *text, uint64_t n) {
   if (*at + n >= m->about_bytes) n = m->about_bytes - 1 - *at;
@@ -194,13 +194,15 @@ static void describe(struct vitpose_model *m, const viv_host *h, const viv_json 
   uint64_t at = (uint64_t)snprintf(
       m->about, HEAD_BYTES,
       "{\"family\":\"vitpose\",\"layers\":%d,\"width\":%lld,\"heads\":%d,"
-      "\"keypoints_per_person\":%d,\"crop\":[%d,%d],\"head\":\"%s\",\"experts\":%d",
+      "\"keypoints_per_person\":%d,\"crop\":[%d,%d],\"head\":\"%s\",\"experts\":%d,"
+      "\"prompts\":[%s],\"tasks\":[%s]",
       (int)c->layers, (long long)c->d, (int)c->heads, (int)m->keypoints, (int)m->size[0],
       (int)m->size[1],
       m->weightless ? "none"
       : m->simple   ? "simple"
                     : "classic",
-      (int)c->experts);
+      (int)c->experts, m->weightless ? "" : "\"box\",\"boxes\"",
+      m->weightless ? "\"preprocess\"" : "\"pose\",\"preprocess\",\"forward\",\"postprocess\"");
   if (!m->weightless) put_names(m, h, config, &at);
   put_text(m, &at, "}");
 }

@@ -103,13 +103,28 @@ static void emit_picture(nn_pass *p, const struct vitpose_persons *r, const stru
   nn_release(p, mark);
 }
 
+/* How sure the detector is of each box: the input or the parameter box_scores [n]. NULL: nobody asked. */
+static const float *box_scores(nn_pass *p, int64_t n) {
+  const viv_host *h = nn_host_of(p);
+  int64_t shape[1] = {n};
+  const float *given = nn_some_floats(p, "box_scores", 1, shape);
+  const viv_json *list = given ? NULL : nn_param(p, "box_scores");
+  if (!list) return given;
+  if (h->json_type(list) != VIV_JSON_ARRAY || h->json_count(list) != n)
+    nn_stop(p, VIV_BAD_INPUT, "params.box_scores", "must be a list of %lld numbers, one a box",
+            (long long)n);
+  float *scores = nn_room(p, n);
+  for (int64_t i = 0; i < n; i++) scores[i] = (float)h->json_number(h->json_item(list, i));
+  return scores;
+}
+
 /* Pictures and boxes in, a row of `keypoints.i` for each person of picture i out. Without boxes each
- * picture is one person. box_scores [n]: the detector's, in the boxes' order. */
+ * picture is one person. */
 static int32_t pose(nn_pass *p) {
   const struct vitpose_model *m = nn_net_of(p);
   struct vitpose_persons r = vitpose_read_persons(p);
-  int64_t k = m->keypoints, shape[1] = {r.n};
-  const float *box_scores = nn_some_floats(p, "box_scores", 1, shape);
+  int64_t k = m->keypoints;
+  const float *sure = box_scores(p, r.n);
   int32_t kernel = kernel_of(p);
   struct poses all = {nn_room(p, r.n * k * 3), nn_room(p, r.n), nn_room(p, r.n * 4)};
   for (int64_t from = 0; from < r.n; from += AT_ONCE) {
@@ -125,8 +140,7 @@ static int32_t pose(nn_pass *p) {
       to[2] = f.scores[i];
     }
     for (int64_t i = 0; i < n; i++)
-      all.scores[from + i] =
-          instance_score(f.scores + i * k, k, box_scores ? box_scores[from + i] : 1);
+      all.scores[from + i] = instance_score(f.scores + i * k, k, sure ? sure[from + i] : 1);
     nn_release(p, mark);
     nn_progress(p, (double)(from + n) / (double)r.n);
   }

@@ -35,7 +35,8 @@ struct vitpose_persons {
 
 /* ---- crop.c ---- */
 
-/* The inputs `image`, `boxes` (or `boxes.I` of picture I) and `image_index`. */
+/* The inputs `image` and `boxes` (x, y, width, height) with `image_index`, or the parameters `box` and
+ * `boxes` or the inputs `boxes.I` of picture I (corners, as tasks of pictures give them). */
 struct vitpose_persons vitpose_read_persons(nn_pass *p);
 /* Persons [from, from + n) cut out: pixels [n, H, W, 3] and prepared values [n, 3, H, W]. */
 uint8_t *vitpose_cut(nn_pass *p, const struct vitpose_persons *persons, int64_t from, int64_t n);

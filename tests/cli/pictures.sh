@@ -48,6 +48,52 @@ check "is a vector" json '.[0].embedding | length == 3'
 check "a threshold" exits 0 "$viv" run "$model" "$a" --threshold 1.5
 check "leaves out" json '.[0].objects == []'
 
+# ---- boxes: by hand, and of a detector ----
+check "a box" exits 0 "$viv" run "$model" "$a" --task pose --box 3,4,23,24
+check "is where the pose is" json '.[0].objects | length == 1 and .[0].box == [3,4,23,24]'
+check "two boxes" exits 0 "$viv" run "$model" "$a" --task pose --box 3,4,23,24 --box 0,0,8,8
+check "are two poses" json '.[0].objects | map(.box) == [[3,4,23,24],[0,0,8,8]]'
+check "a box that is none" exits 5 "$viv" run "$model" "$a" --task pose --box 3,4,23
+check "a point for a model of boxes" exits 3 "$viv" run "$model" "$a" --point 3,4
+persons=$tmp/persons
+mkdir "$persons"
+echo '{"model_type":"test-picture","id2label":{"0":"Person","1":"leaf","2":"sky"}}' >"$persons/config.json"
+check "a detector" exits 0 "$viv" run "$model" "$a" --task pose --detector "$persons"
+check "gives the persons it finds" json '.[0].objects | length == 1 and .[0].box == [10,5,30,25]'
+check "another class" exits 0 "$viv" run "$model" "$a" --task pose --detector "$persons" --detect sky
+check "gives its boxes" json '.[0].objects | map(.box) == [[0,0,8,8]]'
+check "by number too" exits 0 "$viv" run "$model" "$a" --task pose --detector "$persons" --detect 2
+check "the same" json '.[0].objects | map(.box) == [[0,0,8,8]]'
+check "what is not found" exits 0 "$viv" run "$model" "$a" --task pose --detector "$persons" \
+  --detect leaf --draw "$tmp/empty.png"
+check "is an empty answer" json '.[0].objects == []'
+check "a high threshold" exits 0 "$viv" run "$model" "$a" --task pose --detector "$persons" \
+  --detector-threshold 1.1
+check "leaves no box" json '.[0].objects == []'
+check "a class that it does not know" exits 5 "$viv" run "$model" "$a" --task pose --detector "$persons" \
+  --detect dog
+check "is told what it knows" complains 'no class "dog", but Person, leaf, sky'
+check "a detector of no persons" exits 5 "$viv" run "$model" "$a" --task pose --detector "$model"
+check "says so" complains 'no class "person", but rose, leaf, sky; name one with --detect'
+check "no such detector" exits 3 "$viv" run "$model" "$a" --task pose --detector "$tmp/nothing"
+check "a detector and boxes by hand" exits 5 "$viv" run "$model" "$a" --task pose --detector "$persons" \
+  --box 1,2,3,4
+check "a class for no detector" exits 2 "$viv" run "$model" "$a" --task pose --detect sky
+check "a folder, as COCO's results, drawn" exits 0 "$viv" run "$model" "$tmp/pics" --task pose \
+  --detector "$persons" --format coco --draw "$tmp/joined"
+check "a person in each" json '.[0] | map(.image_id) == [1,2] and .[1].bbox == [12,10,8,8]'
+check "both are drawn" test -s "$tmp/joined/a.png" -a -s "$tmp/joined/b.png"
+real=tests/goldens/vitpose/simple
+check "ViTPose after RT-DETR" exits 0 env VIV_PLUGIN_PATH="$build/plugins" "$viv" run $real \
+  $real/image0.png --detector tests/goldens/rt-detr/basic --detect class1 --threshold -1
+check "has a pose in each box" json '.[0].objects | length > 0 and all(.keypoints | length == 5)'
+check "RT-DETR takes no boxes" exits 3 env VIV_PLUGIN_PATH="$build/plugins" "$viv" run \
+  tests/goldens/rt-detr/basic $real/image0.png --detector tests/goldens/rt-detr/basic
+printf '\377\0\0\377\0\0\0\0\0\0\0\0' >"$tmp/raw"
+check "frames of a pipe" sh -c \
+  "'$viv' run '$model' - --frames 2x1 --task pose --detector '$persons' <'$tmp/raw' >'$tmp/out'"
+check "each by itself" json 'map(.objects | length) == [1,0]'
+
 # ---- labels ----
 printf 'one\ntwo\nthree\n' >"$tmp/labels"
 check "names from a file" exits 0 "$viv" run "$model" "$a" --labels "$tmp/labels"
@@ -194,6 +240,11 @@ check "categories are met by name" json '.[0].AP == 1 and .[0].kind == "boxes"'
 check "speed is told" json '.[0].pictures == 2 and .[0].pictures_per_second > 0'
 check "its results" exits 0 "$viv" eval --coco "$tmp/truth.json" --results "$tmp/found.json"
 check "give the same" says '^AP  *1.0000'
+check "with a detector" exits 0 "$viv" eval --json --coco "$tmp/truth.json" "$model" "$tmp/pics" \
+  --task pose --kind boxes --detector "$persons"
+check "only its boxes count" json '.[0].results == 2 and .[0].AP == 0.5'
+check "a detector for results that are there" exits 2 "$viv" eval --coco "$tmp/truth.json" \
+  --results "$tmp/found.json" --detector "$persons"
 mv "$b" "$tmp/b.away"
 check "a picture is missing" exits 11 "$viv" eval --json --coco "$tmp/truth.json" "$model" "$tmp/pics"
 check "it counts as not found" json '.[0].AP < 0.6 and .[0].failed == 1'

@@ -66,23 +66,33 @@ Test(vitpose, a_detector_s_boxes_are_corners_of_their_picture) {
   free_inputs(&own);
 }
 
-Test(vitpose, boxes_may_be_written_as_a_parameter) {
+Test(vitpose, boxes_may_be_written_as_corners) {
   viv_model *m = open_model();
+  static const int64_t two[] = {2};
+  static const float sure[] = {0.5f, 0.25f};
   inputs in = {0}, typed = {0};
   results a, b;
   add_image(&in, IMAGE);
   add_image(&typed, IMAGE);
   add_data(&in, "boxes", VIV_F32, two_boxes, 2, two_by_four);
+  add_data(&in, "box_scores", VIV_F32, sure, 1, two);
   run_task(m, "pose", &in, NULL, &a);
-  run_task(m, "pose", &typed, "{\"boxes\":[[10,5,40,70],[-8,20,60,30]]}", &b);
+  run_task(m, "pose", &typed, "{\"boxes\":[[10,5,50,75],[-8,20,52,50]],\"box_scores\":[0.5,0.25]}",
+           &b);
   const viv_tensor *k = result_of(&a, "keypoints.0");
   cr_assert_arr_eq(k->data, result_of(&b, "keypoints.0")->data, k->bytes);
-  run_task(m, "pose", &typed, "{\"boxes\":[[10,5,50,75],[-8,20,52,50]],\"box_format\":\"xyxy\"}",
-           &b);
-  cr_assert_arr_eq(k->data, result_of(&b, "keypoints.0")->data, k->bytes);
+  cr_assert_arr_eq(result_of(&a, "scores.0")->data, result_of(&b, "scores.0")->data, 8);
+  run_task(m, "pose", &typed, "{\"box\":[10,5,50,75]}", &b);
+  cr_assert_eq(result_of(&b, "keypoints.0")->shape[0], 1);
+  cr_assert_arr_eq(k->data, result_of(&b, "keypoints.0")->data, k->bytes / 2);
+  run_task(m, "pose", &typed, "{\"boxes\":[]}", &b);
+  cr_assert_eq(result_of(&b, "keypoints.0")->shape[0], 0);
   expect_error(m, "pose", &typed, "{\"boxes\":[[1,2,3]]}", VIV_BAD_INPUT, "item 0");
+  expect_error(m, "pose", &typed, "{\"boxes\":[[1,2,3,\"4\"]]}", VIV_BAD_INPUT, "no number");
   expect_error(m, "pose", &typed, "{\"boxes\":7}", VIV_BAD_INPUT, "list");
-  expect_error(m, "pose", &typed, "{\"box_format\":\"cxcywh\"}", VIV_BAD_INPUT, "xywh or xyxy");
+  expect_error(m, "pose", &typed, "{\"boxes\":[[1,2,1,4]]}", VIV_BAD_INPUT, "above 0");
+  expect_error(m, "pose", &typed, "{\"box\":[1,2,3,4],\"box_scores\":[]}", VIV_BAD_INPUT,
+               "box_scores");
   free_inputs(&in);
   free_inputs(&typed);
 }

@@ -3,7 +3,8 @@
  *
  * A pixel is of colour c when its channel c is at least 60 above both others. The class of an object
  * is c, its box is tight around its pixels, its score is the share of the box that they fill. The
- * pose of an object is COCO's 17 points laid into its box; the first object relates to each other
+ * pose of an object is COCO's 17 points laid into its box, or into those of the parameters box and
+ * boxes (with box_scores); the first object relates to each other
  * one; depth is the green channel / 255; probabilities and embeddings are the mean R, G, B. */
 #define BEGIN picture_begin
 #define STEP picture_step
@@ -19,7 +20,7 @@ static inline viv_str picture_describe(const viv_plugin_model *model) {
   return STR(
       "{\"tasks\":{\"detect\":{\"inputs\":{\"image\":\"image\"}},\"pose\":{},\"relations\":{},"
       "\"segment\":{},\"depth\":{},\"classify\":{},\"embed\":{}},"
-      "\"predicates\":[\"none\",\"left of\",\"right of\"]}");
+      "\"prompts\":[\"box\",\"boxes\"],\"predicates\":[\"none\",\"left of\",\"right of\"]}");
 }
 
 enum { COLOURS = 3, JOINTS = 17, MAX_EVENTS = 4096, MARGIN = 60 };
@@ -133,6 +134,22 @@ static int add_pose(struct picture_job *j, int64_t i, const struct objects *o) {
   return 1;
 }
 
+/* What the caller points at takes the place of what is found, at most COLOURS boxes. */
+static void read_prompts(const viv_host *h, const viv_json *params, struct objects *o) {
+  const viv_json *box = h->json_member(params, STR("box"));
+  const viv_json *boxes = h->json_member(params, STR("boxes"));
+  const viv_json *scores = h->json_member(params, STR("box_scores"));
+  if (!box && !boxes) return;
+  int64_t n = box ? 1 : h->json_count(boxes);
+  o->n = (int32_t)(n < COLOURS ? n : COLOURS);
+  for (int32_t i = 0; i < o->n; i++) {
+    const viv_json *row = box ? box : h->json_item(boxes, i);
+    for (int k = 0; k < 4; k++) o->boxes[i][k] = (float)h->json_number(h->json_item(row, k));
+    o->scores[i] = scores ? (float)h->json_number(h->json_item(scores, i)) : 1;
+    o->labels[i] = 0;
+  }
+}
+
 static int add_relations(struct picture_job *j, int64_t i, const struct objects *o) {
   int32_t n = o->n > 1 ? o->n - 1 : 0;
   float *from = add(j, "subject_boxes", i, VIV_F32, 2, n, 4, 0);
@@ -190,12 +207,16 @@ static int is(viv_str a, const char *text) {
   return a.len == strlen(text) && !memcmp(a.ptr, text, a.len);
 }
 
-static int compute(struct picture_job *j, viv_str task, int64_t i, const viv_tensor *image,
-                   float *row, int map) {
+static int compute(struct picture_job *j, const viv_json *params, viv_str task, int64_t i,
+                   const viv_tensor *image, float *row) {
   struct objects o;
+  int map = j->base.host->json_boolean(j->base.host->json_member(params, STR("map")));
   find_objects(image, &o);
   if (is(task, "detect")) return add_instances(j, i, &o);
-  if (is(task, "pose")) return add_pose(j, i, &o);
+  if (is(task, "pose")) {
+    read_prompts(j->base.host, params, &o);
+    return add_pose(j, i, &o);
+  }
   if (is(task, "relations")) return add_relations(j, i, &o);
   if (is(task, "segment")) return add_segments(j, i, image, &o, map);
   if (is(task, "depth")) return add_depth(j, i, image);
@@ -226,11 +247,10 @@ static inline int32_t picture_begin(viv_plugin_model *model, const viv_plugin_re
     row = add(j, "probabilities", -1, VIV_F32, 2, n, 3, 0);
   else if (is(request->task, "embed"))
     row = add(j, "embeddings", -1, VIV_F32, 2, n, 3, 0);
-  int map = host->json_boolean(host->json_member(request->params, STR("map")));
   for (int32_t k = 0; k < request->n_inputs; k++) {
     const viv_value *in = request->inputs[k];
     if (!is(in->name, "image") || in->kind != VIV_KIND_TENSOR) continue;
-    if (!compute(j, request->task, i++, in->tensor, row, map))
+    if (!compute(j, request->params, request->task, i++, in->tensor, row))
       return fail(error, VIV_NOT_NOW, "job", "no memory for the results");
   }
   *out = &j->base;
