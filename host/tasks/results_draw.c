@@ -9,7 +9,7 @@
 
 #define JOINT_THRESHOLD 0.3f
 #define CAPTION_HEIGHT 2.25 /* in heights of a capital */
-enum { MAX_CAPTIONS = 512, CAPTION_TEXT = 96, PLACES = 6 };
+enum { MAX_CAPTIONS = 512, CAPTION_TEXT = 96, PLACES = 6, MAX_ROWS = 4 };
 
 struct caption {
   char text[CAPTION_TEXT];
@@ -88,18 +88,22 @@ static double overlap(const double a[4], const double b[4]) {
   return w > 0 && h > 0 ? w * h : 0;
 }
 
-/* Above the box's left corner, where there is room; else inside it, below it, at its right: the first
- * place that covers no earlier caption, or the one that covers least. */
+/* Above the box's left corner, where there is room; else inside it, below it, at its right, and the
+ * same some rows further up and down: the nearest place that covers no earlier caption, or the one that
+ * covers least. */
 static void place(const struct drawing *d, const struct caption *c, double w, double h,
                   double (*taken)[4], int n_taken, double out[4]) {
   double places[PLACES][2] = {{c->x0, c->y0 - h},     {c->x0, c->y0},     {c->x0, c->y1},
                               {c->x1 - w, c->y0 - h}, {c->x1 - w, c->y0}, {c->x0, c->y1 - h}};
   double least = INFINITY, width = d->picture->width, height = d->picture->height;
-  for (int p = 0; p < PLACES && least > 0; p++) {
-    double x = fmax(0, fmin(places[p][0], width - w)), y = fmax(0, fmin(places[p][1], height - h));
+  for (int p = 0; p < PLACES * (2 * MAX_ROWS + 1) && least > 0; p++) {
+    int rows = (p / PLACES + 1) / 2, away = p / PLACES % 2 ? -rows : rows;
+    double left = places[p % PLACES][0], top = places[p % PLACES][1] + away * h;
+    double x = fmax(0, fmin(left, width - w)), y = fmax(0, fmin(top, height - h));
     double box[4] = {x, y, x + w, y + h};
-    double cost = fabs(places[p][1] - y) * w; /* pushed back into the picture: over its own box */
+    double cost = fabs(top - y) * w; /* pushed back into the picture: over its own box */
     for (int t = 0; t < n_taken; t++) cost += 4 * overlap(box, taken[t]);
+    cost += 0.2 * rows * w * h; /* the further away, the harder to see what it names */
     if (cost >= least) continue;
     least = cost;
     memcpy(out, box, sizeof box);
