@@ -507,6 +507,19 @@ static int32_t read_config(viv_checkpoint *c, viv_error *error) {
   return status;
 }
 
+/* What a PyTorch file says beside its tensors (a release's own configuration, names of its classes)
+ * stands in the configuration under "checkpoint". */
+static int32_t add_values(viv_checkpoint *c, viv_error *error) {
+  const viv__pickle *p = c->part_count == 1 ? c->parts[0].pickle : NULL;
+  const viv_json *values = p ? viv__pickle_values(p) : NULL;
+  if (!values || viv__json_get(c->config, "checkpoint")) return VIV_OK;
+  if (!c->config) c->config = (viv_json *)cJSON_CreateObject();
+  cJSON *copy = c->config ? cJSON_Duplicate((const cJSON *)values, 1) : NULL;
+  if (copy && cJSON_AddItemToObject((cJSON *)c->config, "checkpoint", copy)) return VIV_OK;
+  cJSON_Delete(copy);
+  return no_memory(error, c->dir);
+}
+
 int32_t viv__checkpoint_open(const char *path, viv_checkpoint **out, viv_error *error) {
   struct stat st;
   if (stat(path, &st) != 0)
@@ -524,6 +537,7 @@ int32_t viv__checkpoint_open(const char *path, viv_checkpoint **out, viv_error *
   if (status >= 0)
     status = S_ISDIR(st.st_mode) ? open_folder(c, path, error) : open_file(c, path, error);
   if (status >= 0) status = read_config(c, error);
+  if (status >= 0) status = add_values(c, error);
   if (status < 0) {
     viv__checkpoint_close(c);
     return status;

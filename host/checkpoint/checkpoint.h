@@ -88,6 +88,9 @@ int32_t viv__pickle_parse(const void *data, size_t len, const char *name, viv__p
 void viv__pickle_close(viv__pickle *p);
 int64_t viv__pickle_count(const viv__pickle *p);
 int32_t viv__pickle_at(const viv__pickle *p, int64_t index, viv_str *name, viv_tensor *out);
+/* What the top-level dict holds beside the tensors, where they stand under one of its keys: a JSON
+ * object of its members that are plain numbers, texts, lists and dicts. NULL: nothing of that kind. */
+const viv_json *viv__pickle_values(const viv__pickle *p);
 
 /* A GGUF file on its own; from memory for the fuzzer. Names are those of the official release, block
  * formats are served as they lie. Other architectures than the Llama family: VIV_NEVER. */

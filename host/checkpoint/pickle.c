@@ -32,7 +32,8 @@ struct viv__pickle {
   viv_tensor *tensors; /* data points into the mapping or into copies */
   void **copies;
   int64_t copy_count;
-  uint64_t copied; /* bytes */
+  uint64_t copied;  /* bytes */
+  viv_json *values; /* what lies beside the tensors; often NULL */
 };
 
 static int32_t no_memory(viv_error *error, const char *file) {
@@ -464,6 +465,7 @@ static int32_t parse(viv__pickle *p, const char *file, viv_error *error) {
   int32_t status = zip ? read_zip(p, &u, file, &top, error) : read_legacy(p, &u, &top, error);
   if (status >= 0) status = choose(top, file, &dict, error);
   if (status >= 0) status = take_tensors(p, top, dict, file, error);
+  if (status >= 0 && dict != top) p->values = viv__pk_values(top);
   viv__unpickler_free(&u);
   viv__arena_free(u.arena);
   return status;
@@ -504,6 +506,7 @@ void viv__pickle_close(viv__pickle *p) {
   viv__free(p->tensors);
   viv__free(p->names);
   viv__arena_free(p->joined);
+  viv__json_free(p->values);
   viv__map_close(&p->map);
   viv__free(p);
 }
@@ -517,6 +520,10 @@ int32_t viv__pickle_at(const viv__pickle *p, int64_t index, viv_str *name, viv_t
   if (name) *name = p->names[index];
   if (out) *out = p->tensors[index];
   return VIV_OK;
+}
+
+const viv_json *viv__pickle_values(const viv__pickle *p) {
+  return p->values;
 }
 
 const viv__map *viv__pickle_map(const viv__pickle *p) {

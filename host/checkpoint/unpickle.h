@@ -83,6 +83,11 @@ typedef struct viv__unpickler {
 
 /* Runs one pickle from data + at, leaves at behind its STOP and its value in *out. */
 int32_t viv__unpickle(viv__unpickler *u, viv__pk **out);
+/* The members of a dict that are numbers, texts, lists and dicts of such, as a JSON object; numbers
+ * that are keys become text. A member that holds anything else (tensors, bytes), nests deeper than 8
+ * or is too large (all members together: 65536 values, 1 MiB of text) is left out. NULL: nothing is
+ * left, or no memory (unpickle_json.c). */
+viv_json *viv__pk_values(const viv__pk *dict);
 /* Frees what is not in the arena. */
 void viv__unpickler_free(viv__unpickler *u);
 

@@ -238,7 +238,8 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
   int code;
   int32_t status = viv__prompts_read(&o->points, &o->boxes, o->params, &error);
   if (status >= 0) status = viv__load_model(model, o->load, &l, &error);
-  const viv__task_schema *schema = status >= 0 ? picture_task(&l, o, args, n) : NULL;
+  bool sounds = viv__sounds_named(args, n);
+  const viv__task_schema *schema = status >= 0 && !sounds ? picture_task(&l, o, args, n) : NULL;
   if (status == VIV_CANCELLED) {
     fprintf(stderr, "viv: cancelled\n");
     code = VIV__EXIT_CANCELLED;
@@ -248,6 +249,8 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
     code = viv__report(o->picture.json, model, error.code, &error);
   } else if (schema) {
     code = viv__run_pictures(&l, schema, args, n, &o->picture, o->params);
+  } else if (sounds) {
+    code = viv__run_sounds(&l, o->task, args, n, &o->inputs, &o->picture, o->params);
   } else if (n > 1) {
     code = viv__usage_error("run", "\"%s\" is one argument too many for a prompt", args[1]);
   } else {
@@ -299,12 +302,14 @@ int viv__cmd_run(int argc, char **argv) {
       "viv run --task forward -i input_ids=ids.safetensors --out logits.safetensors MODEL\n"
       "viv run MODEL photo.jpg --draw out.png\n"
       "viv run POSE-MODEL photos/ --detector DETECTOR --draw drawn/",
-      "run [options] MODEL [PROMPT | PICTURE... | FOLDER | -]",
-      "Runs MODEL once; on pictures, once for each. The prompt, or a video's frames, come from the "
+      "run [options] MODEL [PROMPT | PICTURE... | RECORDING... | FOLDER | -]",
+      "Runs MODEL once; on pictures and recordings, once for each. The prompt, or a video's "
+      "frames, come from the "
       "argument\nor from standard input."};
   const char **args = viv__need(viv__calloc((size_t)argc, sizeof *args));
   int n = 0, code = viv__options(&usage, options, argc, argv, 1, argc, args, &n);
-  if (code < 0 && n > 2 && !viv__pictures_named(args + 1, n - 1))
+  if (code < 0 && n > 2 && !viv__pictures_named(args + 1, n - 1) &&
+      !viv__sounds_named(args + 1, n - 1))
     code = viv__usage_error(argv[0], "\"%s\" is one argument too many (usage: viv %s)", args[2],
                             usage.synopsis);
   if (code < 0) code = viv__detector_usage(argv[0], &o.picture.detector, o.boxes_from);

@@ -110,6 +110,15 @@ int viv__run_pictures(const viv__loaded *l, const viv__task_schema *schema, cons
  * fallback. */
 int64_t viv__image_id(const char *path, int64_t fallback);
 
+/* ---- recordings (run_sound.c) ---- */
+
+/* Whether all arguments after MODEL are recordings by their names. */
+bool viv__sounds_named(const char *const *args, int n);
+/* A job per recording. task NULL: the first that the plugin names. more: further inputs, as
+ * NAME=FILE. */
+int viv__run_sounds(const viv__loaded *l, const char *task, const char *const *args, int n,
+                    const viv__list *more, const viv__picture_run *o, cJSON *params);
+
 /* ---- terminal (run_preview.c) ---- */
 
 /* Shows RGB pixels on the terminal. as: kitty, sixel, blocks, or NULL for what the terminal can.

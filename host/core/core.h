@@ -46,7 +46,7 @@ void viv__scan_free(viv_runtime *rt);
 int32_t viv__plugin_load(viv_runtime *rt, viv__plugin *p, viv_error *error);
 /* The plugin for a configuration, or why none: appends a JSON array of candidates to why when it is
  * not NULL. wanted: a plugin id or NULL. */
-int32_t viv__route(viv_runtime *rt, const viv_json *config, const char *path, const char *wanted,
+int32_t viv__route(viv_runtime *rt, const viv_checkpoint *c, const char *path, const char *wanted,
                    viv__plugin **out, viv__buf *why, viv_error *error);
 viv__plugin *viv__find_strategy(viv_runtime *rt, viv_str name);
 
@@ -180,10 +180,10 @@ struct viv_model {
   uint64_t weight_bytes, reserved;
   viv_token_info info;
   int32_t *eos;
-  viv__tokenizer *tokenizer; /* NULL: none */
-  char *tokenizer_error;     /* why there is none */
-  viv__chat *chat;           /* its chat templates, or NULL */
-  char *chat_error;          /* why there are none */
+  viv__tokenizer *tokenizer;  /* NULL: none */
+  char *tokenizer_error;      /* why there is none */
+  viv__chat *chat;            /* its chat templates, or NULL */
+  char *chat_error;           /* why there are none */
   struct viv__engine *engine; /* token models: see tasks/tokens.h */
 
   pthread_t thread;

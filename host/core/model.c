@@ -43,8 +43,8 @@ static int32_t prepare(viv_runtime *rt, const char *path, const char *params, vi
     return VIV_FAIL(error, VIV_BAD_INPUT, path,
                     "there is no config.json: nothing says what model this is");
   pthread_mutex_lock(&rt->lock);
-  status = viv__route(rt, config, path, viv__json_text(m->params, "plugin", NULL), &m->plugin, NULL,
-                      error);
+  status = viv__route(rt, m->checkpoint, path, viv__json_text(m->params, "plugin", NULL),
+                      &m->plugin, NULL, error);
   pthread_mutex_unlock(&rt->lock);
   if (status < 0) return status;
   m->api = m->plugin->model;
@@ -145,8 +145,8 @@ static int32_t load_tokenizer(viv_model *m, viv_error *error) {
   viv_error why = VIV_ERROR_INIT;
   if (viv__checkpoint_read(m->checkpoint, "tokenizer_config.json", &config, NULL) < 0)
     config = (viv_str){NULL, 0};
-  int32_t status = viv__tokenizer_open_files(read_checkpoint, m->checkpoint, config, &m->tokenizer,
-                                             &why);
+  int32_t status =
+      viv__tokenizer_open_files(read_checkpoint, m->checkpoint, config, &m->tokenizer, &why);
   if (status == VIV_OK) return load_chat(m, config, error);
   if (status == VIV_NOT_NOW) {
     if (error && VIV_HAS(error, message)) *error = why;

@@ -329,8 +329,7 @@ int32_t viv_why(viv_runtime *rt, const char *path, viv_text *json, viv_error *er
   if (status == VIV_OK && !viv__checkpoint_config(c))
     status = VIV_FAIL(&refusal, VIV_BAD_INPUT, path,
                       "there is no config.json: nothing says what model this is");
-  if (status == VIV_OK)
-    status = viv__route(rt, viv__checkpoint_config(c), path, NULL, &taken, &why, &refusal);
+  if (status == VIV_OK) status = viv__route(rt, c, path, NULL, &taken, &why, &refusal);
   viv__buf_str(&b, "{\"model\":");
   viv__buf_json(&b, viv__str(path));
   const viv_json *config = c ? viv__checkpoint_config(c) : NULL;

@@ -169,8 +169,25 @@ static bool lists(const viv_json *manifest, const char *key, viv_str name) {
   return false;
 }
 
-/* Whether the manifest claims this configuration; otherwise the reason in words. */
-static bool serves(const viv__plugin *p, const viv_json *config, char *reason, size_t cap) {
+static bool names_itself(const viv_json *config) {
+  return viv__json_get(config, "model_type") || viv__json_get(config, "architectures") ||
+         viv__json_get(config, "image_processor_type");
+}
+
+/* Whether the checkpoint holds every tensor by which the manifest knows its models: for releases that
+ * are one file of weights without a config.json. */
+static bool has_tensors(const viv_json *manifest, const viv_checkpoint *c) {
+  const viv_json *list = viv__json_get(manifest, "tensors");
+  int64_t n = viv__json_count(list);
+  viv_tensor t;
+  for (int64_t i = 0; i < n; i++)
+    if (viv__tensor_find(c, viv__json_string(viv__json_item(list, i)), &t) < 0) return false;
+  return n > 0;
+}
+
+/* Whether the manifest claims this model; otherwise the reason in words. */
+static bool serves(const viv__plugin *p, const viv_json *config, const viv_checkpoint *c,
+                   char *reason, size_t cap) {
   if (!lists(p->manifest, "interfaces", viv__str(VIV_MODEL_ID))) {
     snprintf(reason, cap, "offers no " VIV_MODEL_ID);
     return false;
@@ -183,6 +200,11 @@ static bool serves(const viv__plugin *p, const viv_json *config, char *reason, s
   const viv_json *arch = viv__json_get(config, "architectures");
   for (int64_t i = 0; i < viv__json_count(arch); i++)
     if (lists(p->manifest, "architectures", viv__json_string(viv__json_item(arch, i)))) return true;
+  if (!names_itself(config)) {
+    if (has_tensors(p->manifest, c)) return true;
+    snprintf(reason, cap, "tensors: not those by which it knows its models without a config.json");
+    return false;
+  }
   viv_str first = viv__json_string(viv__json_item(arch, 0));
   snprintf(reason, cap,
            "architecture: serves neither model_type \"%.*s\" nor architecture \"%.*s\"",
@@ -216,6 +238,11 @@ static int32_t none_fits(viv_runtime *rt, const viv_json *config, const char *pa
   else if (wanted)
     status = VIV_FAIL(error, VIV_NEVER, path, "plugin \"%s\" can't take this model; see viv why",
                       wanted);
+  else if (!names_itself(config))
+    status =
+        VIV_FAIL(error, VIV_BAD_INPUT, path,
+                 "there is no config.json that says what model this is, and no plugin knows it "
+                 "by its tensors");
   else
     status = VIV_FAIL(error, VIV_NEVER, path,
                       "no plugin serves model_type \"%.*s\" (%zu plugins looked at in %s); viv why "
@@ -226,8 +253,9 @@ static int32_t none_fits(viv_runtime *rt, const viv_json *config, const char *pa
   return status;
 }
 
-int32_t viv__route(viv_runtime *rt, const viv_json *config, const char *path, const char *wanted,
+int32_t viv__route(viv_runtime *rt, const viv_checkpoint *c, const char *path, const char *wanted,
                    viv__plugin **out, viv__buf *why, viv_error *error) {
+  const viv_json *config = viv__checkpoint_config(c);
   viv__plugin *taken = NULL;
   viv_error failed = VIV_ERROR_INIT;
   bool load_failed = false;
@@ -239,7 +267,7 @@ int32_t viv__route(viv_runtime *rt, const viv_json *config, const char *path, co
       snprintf(reason, sizeof reason, "%s", p->reason ? p->reason : "refused");
     } else if (wanted && strcmp(p->id, wanted)) {
       snprintf(reason, sizeof reason, "not the plugin that was asked for (%s)", wanted);
-    } else if (serves(p, config, reason, sizeof reason)) {
+    } else if (serves(p, config, c, reason, sizeof reason)) {
       if (taken) {
         snprintf(reason, sizeof reason, "%s was found first", taken->id);
       } else if (viv__plugin_load(rt, p, &failed) < 0) {

@@ -48,7 +48,8 @@ void viv__v_test_manifest(struct context *c) {
     viv__v_fail(c, "\"kind\" is \"%s\"; model, strategy and workflow exist",
                 viv__json_text(m, "kind", ""));
   if (!texts(c, "interfaces", true, true) || !texts(c, "cpu", false, false) ||
-      !texts(c, "model_types", false, false) || !texts(c, "architectures", false, false))
+      !texts(c, "model_types", false, false) || !texts(c, "architectures", false, false) ||
+      !texts(c, "tensors", false, false))
     return;
   if (is_kind(c, "strategy")) texts(c, "strategies", true, true);
   if (!is_kind(c, "model")) return;

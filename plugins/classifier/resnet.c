@@ -40,7 +40,6 @@ static void config(nn_config *k, const viv_model_source *source, struct classifi
     nn_resnet_read(k, s);
   else
     read_torchvision(k, s);
-  s->taps = "";
   int64_t blocks = 0;
   for (int i = 0; i < 4; i++) blocks += s->layers[i];
   if (!k->status && blocks > NN_RESNET_BLOCKS)
@@ -65,7 +64,9 @@ static void tables(nn_loader *l, void *model) {
 }
 
 static struct classifier_features network(nn_pass *p, const classifier_pictures *in) {
+  static const char *const names[] = {"maxpool", "layer1", "layer2", "layer3", "layer4"};
   const struct resnet_model *m = nn_net_of(p);
+  uint32_t wanted = 1u << 4;
   nn_map maps[5] = {{0}};
   nn_map x = {.x = (float *)(uintptr_t)in->pixels, /* read only */
               .batch = in->n,
@@ -73,7 +74,14 @@ static struct classifier_features network(nn_pass *p, const classifier_pictures 
               .dims = 2,
               .size = {in->height, in->width, 1},
               .layout = VIV_CHANNELS_FIRST};
-  nn_apply_resnet(p, &m->net, &x, 1u << 4, maps);
+  for (uint32_t i = 0; i < 5; i++)
+    if (nn_taps(p, "%s", names[i])) wanted |= 1u << i;
+  nn_apply_resnet(p, &m->net, &x, wanted, maps);
+  for (uint32_t i = 0; i < 5; i++) {
+    if (!nn_taps(p, "%s", names[i])) continue;
+    nn_map y = nn_to_layout(p, &maps[i], VIV_CHANNELS_FIRST);
+    nn_tap(p, y.x, NN_DIMS(y.batch, y.channels, y.size[0], y.size[1]), "%s", names[i]);
+  }
   return classifier_pool_map(p, &maps[4]);
 }
 

@@ -36,7 +36,7 @@ void nn_resnet_read(nn_config *k, nn_resnet_spec *s) {
   s->stem = (int32_t)nn_int(k, "embedding_size", 64, 2, 4096);
   s->in_channels = (int32_t)nn_int(k, "num_channels", 3, 1, 64);
   s->stride_first = nn_flag(k, "downsample_in_bottleneck", false);
-  s->strides[0] = nn_flag(k, "downsample_in_first_stage", false) ? 2 : 1;
+  s->stride_one = nn_flag(k, "downsample_in_first_stage", false) ? 2 : 1;
   int32_t hidden[4] = {256, 512, 1024, 2048}, depths[4] = {3, 4, 6, 3};
   if (nn_key(k, "hidden_sizes") && nn_ints(k, "hidden_sizes", hidden, 4, 1, 1 << 14) != 4)
     k->status = nn_fail(k->error, VIV_BAD_INPUT, k->where, "hidden_sizes must be four numbers");
@@ -119,18 +119,12 @@ static void load_block(nn_loader *l, const nn_resnet_spec *s, const struct shape
   nn_out(l, outer);
 }
 
-static int32_t dilation_of(const nn_resnet_spec *s, int32_t stage, int32_t block) {
-  int32_t all = s->dilations[stage], first = s->first_dilation[stage];
-  int32_t d = block == 0 && first ? first : all ? all : 1;
-  bool grid = stage == 3 && block < 3 && s->multi_grid[block];
-  return grid ? d * s->multi_grid[block] : d;
-}
-
 void nn_load_resnet(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
-  if (!s->no_stem) load_stem(l, s, net);
+  load_stem(l, s, net);
   int32_t n = 0, in = s->stem;
   for (int32_t stage = 0; stage < 4; stage++) {
-    int32_t stride = s->strides[stage] ? s->strides[stage] : stage ? 2 : 1;
+    bool dilated = s->dilation && stage == 3;
+    int32_t stride = stage ? dilated ? 1 : 2 : s->stride_one ? s->stride_one : 1;
     for (int32_t i = 0; i < s->layers[stage] && n < NN_RESNET_BLOCKS; i++, n++) {
       struct shape b = {.stage = stage,
                         .at = i,
@@ -138,7 +132,7 @@ void nn_load_resnet(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
                         .inner = s->inner[stage],
                         .out = s->out[stage],
                         .stride = i ? 1 : stride,
-                        .dilation = dilation_of(s, stage, i)};
+                        .dilation = dilated && i ? 2 : 1};
       load_block(l, s, &b, &net->block[n]);
       in = s->out[stage];
     }
@@ -152,9 +146,9 @@ void nn_load_resnet(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
 static void shapes(nn_pass *p, const nn_resnet *net, const nn_map *x, int32_t last,
                    nn_map maps[5]) {
   nn_map at = *x;
-  for (int32_t i = 0; !net->spec.no_stem && i < (net->spec.deep_stem ? 3 : 1); i++)
+  for (int32_t i = 0; i < (net->spec.deep_stem ? 3 : 1); i++)
     at = nn_conv_shape(p, &net->stem[i], &at, VIV_CHANNELS_LAST);
-  for (int32_t i = 0; !net->spec.no_stem && i < 2; i++)
+  for (int32_t i = 0; i < 2; i++)
     at.size[i] = (at.size[i] - 1) / 2 + 1; /* pool 3, stride 2, pad 1 */
   maps[0] = at;
   const nn_resnet_block *block = net->block;
@@ -219,14 +213,6 @@ static void run_block(nn_pass *p, const nn_resnet *net, const nn_resnet_block *w
   nn_release(p, mark);
 }
 
-static void tap_map(nn_pass *p, const nn_resnet *net, const nn_map *x, const char *name) {
-  if (!net->spec.taps || !nn_taps(p, "%s%s", net->spec.taps, name)) return;
-  nn_mark mark = nn_here(p);
-  nn_map y = nn_to_layout(p, x, VIV_CHANNELS_FIRST);
-  nn_tap(p, y.x, NN_DIMS(y.batch, y.channels, y.size[0], y.size[1]), "%s%s", net->spec.taps, name);
-  nn_release(p, mark);
-}
-
 void nn_apply_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t wanted,
                      nn_map maps[5]) {
   int32_t last = 0;
@@ -238,25 +224,16 @@ void nn_apply_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t
     if (wanted >> s & 1) maps[s] = roomy(p, shape[s]);
   /* Below the mark stays what was asked for; the rest goes when all is done. */
   nn_mark mark = nn_here(p);
-  nn_map at = *x;
-  if (!net->spec.no_stem) {
-    at = wanted & 1 ? maps[0] : roomy(p, shape[0]);
-    stem(p, net, x, &at);
-    tap_map(p, net, &at, "maxpool");
-  }
-  char name[32];
+  nn_map at = wanted & 1 ? maps[0] : roomy(p, shape[0]);
+  stem(p, net, x, &at);
   const nn_resnet_block *block = net->block;
   for (int32_t s = 0; s < last; s++) {
     nn_map y = wanted >> (s + 1) & 1 ? maps[s + 1] : roomy(p, shape[s + 1]);
     for (int32_t i = 0; i < net->spec.layers[s]; i++, block++) {
       nn_pass_poll(p);
       run_block(p, net, block, i ? &y : &at, &y);
-      snprintf(name, sizeof name, "layer%d.%d", (int)s + 1, (int)i);
-      tap_map(p, net, &y, name);
     }
     at = y;
-    snprintf(name, sizeof name, "layer%d", (int)s + 1);
-    tap_map(p, net, &at, name);
   }
   nn_release(p, mark);
 }

@@ -20,25 +20,20 @@ enum nn_resnet_names {
 };
 
 typedef struct nn_resnet_spec {
-  int32_t names;             /* enum nn_resnet_names */
-  int32_t in_channels;       /* 0: 3 */
-  int32_t stem;              /* channels; deep: half of them, half, all */
-  bool deep_stem;            /* three 3x3 convolutions instead of one 7x7 */
-  bool basic;                /* blocks of two 3x3 */
-  bool pool_shortcut;        /* ResNet-D: a shortcut averages 2x2 first instead of striding */
-  bool stride_first;         /* bottleneck: the stride on the first 1x1 */
-  int32_t groups;            /* of the 3x3 of a bottleneck; 0: 1 */
-  int32_t layers[4];         /* blocks of each stage */
-  int32_t inner[4];          /* channels inside a bottleneck; unused by basic blocks */
-  int32_t out[4];            /* channels of each stage's map */
-  bool no_stem;              /* x is what a stem of the caller's own gave, `stem` channels */
-  int32_t strides[4];        /* of each stage; 0: 1 for the first, 2 for the others */
-  int32_t dilations[4];      /* of each stage's 3x3; 0: 1 */
-  int32_t first_dilation[4]; /* of each stage's first block; 0: as the others */
-  int32_t multi_grid[3];     /* factors of both for the last stage's blocks; 0: 1 */
-  float eps;                 /* of the norms; 0: 1e-5 */
-  const char *taps; /* what stands before the taps maxpool, layer1.0, layer1, ... (channels first);
-                       NULL: no taps */
+  int32_t names;       /* enum nn_resnet_names */
+  int32_t in_channels; /* 0: 3 */
+  int32_t stem;        /* channels; deep: half of them, half, all */
+  bool deep_stem;      /* three 3x3 convolutions instead of one 7x7 */
+  bool basic;          /* blocks of two 3x3 */
+  bool pool_shortcut;  /* ResNet-D: a shortcut averages 2x2 first instead of striding */
+  bool stride_first;   /* bottleneck: the stride on the first 1x1 */
+  bool dilation;       /* the last stage keeps the size and dilates instead (DC5) */
+  int32_t groups;      /* of the 3x3 of a bottleneck; 0: 1 */
+  int32_t layers[4];   /* blocks of each stage */
+  int32_t inner[4];    /* channels inside a bottleneck; unused by basic blocks */
+  int32_t out[4];      /* channels of each stage's map */
+  int32_t stride_one;  /* stride of the first stage; 0: 1 */
+  float eps;           /* of the norms; 0: 1e-5 */
 } nn_resnet_spec;
 
 typedef struct nn_resnet_block {

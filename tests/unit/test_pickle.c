@@ -190,6 +190,10 @@ Test(pickle, a_state_dict_beside_other_things) {
   check(p, "0.weight", VIV_F32, 2, (int64_t[]){3, 2}, (float[]){0, 1, 2, 3, 4, 5});
   check(p, "0.bias", VIV_F32, 1, (int64_t[]){3}, (float[]){10, 11, 12});
   check(p, "1.num_batches_tracked", VIV_I64, 0, NULL, NULL);
+  const viv_json *values = viv__pickle_values(p);
+  cr_assert_eq(viv__json_num(values, "epoch", 0), 3);
+  cr_assert_eq(viv__json_num(values, "lr", 0), 0.5);
+  cr_assert_null(viv__json_get(values, "state_dict"));
   viv__pickle_close(p);
 }
 

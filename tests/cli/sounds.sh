@@ -1,0 +1,38 @@
+#!/bin/sh
+# viv run on recordings: classes by name, units, text; one object per recording.
+. tests/cli/lib.inc
+
+wav=tests/goldens/beats/finetuned-tiny/audio.wav
+beats=tests/data/beats/finetuned.pt
+check "classes of a recording" exits 0 "$viv" run "$beats" "$wav"
+check "by AudioSet's names" says "^0\.[0-9]*  Dog$"
+check "the likeliest first" sh -c "sort -rc '$tmp/out'"
+check "as JSON" exits 0 "$viv" run --json "$beats" "$wav" "$wav"
+check "an object per recording" json 'length == 2 and .[0] == .[1] and .[0].classes[1].label == "Dog"'
+check "names from a file" sh -c "printf 'a\nb\nc\n' >'$tmp/names'"
+check "are taken" exits 0 "$viv" run --labels "$tmp/names" "$beats" "$wav"
+check "instead" says "  b$"
+check "into a file" exits 0 "$viv" run -o "$tmp/classes.json" "$beats" "$wav"
+check "which is JSON" jq -e '.task == "classify"' "$tmp/classes.json"
+check "tensors into a file" exits 0 "$viv" run -o "$tmp/p.safetensors" "$beats" "$wav"
+check "which is there" test -s "$tmp/p.safetensors"
+check "codes" exits 0 "$viv" run tests/goldens/beats/tokenizer-tiny "$wav"
+check "are numbers on a line" sh -c "test \$(wc -l <'$tmp/out') -eq 1 && grep -qE '^[0-9 ]+$' '$tmp/out'"
+check "codes as JSON" exits 0 "$viv" run --format json tests/goldens/beats/tokenizer-tiny "$wav"
+check "are a list" json '.[0].audio_codes | length == 48'
+check "text" exits 0 "$viv" run tests/goldens/wav2vec2/ctc-stable-tiny "$wav"
+check "is letters" says "^[A-Z<>/s' ]*$"
+cp "$tmp/out" "$tmp/printed"
+check "text into a file" exits 0 "$viv" run -o "$tmp/said.txt" tests/goldens/wav2vec2/ctc-stable-tiny "$wav"
+check "the same" cmp "$tmp/said.txt" "$tmp/printed"
+check "another task by name" exits 0 "$viv" run --task forward tests/goldens/hubert/base-tiny "$wav"
+check "gives tensors" says "^last_hidden_state"
+check "one of two is missing" exits 11 "$viv" run "$beats" "$wav" "$tmp/none.wav"
+check "which is named" complains "none.wav"
+printf 'RIFF' >"$tmp/cut.wav"
+check "a damaged recording" exits 5 "$viv" run "$beats" "$tmp/cut.wav"
+check "a format of pictures" exits 5 "$viv" run --format coco "$beats" "$wav"
+check "a task that it has not" exits 3 "$viv" run --task detect "$beats" "$wav"
+check "why this plugin" exits 0 "$viv" why "$beats"
+check "by its tensors" says "^-> beats"
+finish
