@@ -33,7 +33,7 @@ version"
   case $verb in
     run) options="$common $load $generate --raw --task --input --out --verbose --draw --preview \
 --preview-as --format --threshold --labels --frames --point --box --detector --detect \
---detector-threshold" ;;
+--detector-threshold --intrinsics" ;;
     chat) options="$common $load $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;
     eval) options="$common $load $generate --limit --jobs --verbose --coco --results --kind --task \

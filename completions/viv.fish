@@ -56,6 +56,7 @@ complete -c viv -n "__fish_seen_subcommand_from run" -s i -l input -r -d 'NAME=F
 complete -c viv -n "__fish_seen_subcommand_from run" -s o -l out -r -d 'write the result'
 complete -c viv -n "__fish_seen_subcommand_from run" -l draw -r -d 'draw the results'
 complete -c viv -n "__fish_seen_subcommand_from run" -l point -x -d 'X,Y of what is meant'
+complete -c viv -n "__fish_seen_subcommand_from run" -l intrinsics -x -d 'FX,FY,CX,CY of the camera, for points'
 complete -c viv -n "__fish_seen_subcommand_from run" -l box -x -d 'X0,Y0,X1,Y1 around what is meant'
 complete -c viv -n "__fish_seen_subcommand_from run" -l preview -d 'show the drawing'
 complete -c viv -n "__fish_seen_subcommand_from run" -l preview-as -x -a 'kitty sixel blocks' -d 'how it is shown'

@@ -213,7 +213,8 @@ static bool reads_text(const viv__loaded *l) {
 static const viv__task_schema *picture_task(const viv__loaded *l, const struct run_options *o,
                                             const char *const *args, int n) {
   const viv__picture_run *p = &o->picture;
-  bool asked = p->draw || p->format || p->labels || p->frames || p->preview || p->detector.model;
+  bool asked = p->draw || p->format || p->labels || p->frames || p->preview || p->detector.model ||
+               p->intrinsics;
   bool piped = n == 0 || !strcmp(args[0], "-");
   if (o->inputs.n || (!n && isatty(STDIN_FILENO))) return NULL;
   if (!asked && !viv__pictures_named(args, n) && reads_text(l)) return NULL;
@@ -287,6 +288,8 @@ int viv__cmd_run(int argc, char **argv) {
       {"box", 0, VIV__OPT_LIST, "X0,Y0,X1,Y1", &o.boxes,
        "pictures: what lies in the box; may be repeated", NULL},
       VIV__DETECTOR_OPTIONS(o.picture.detector, o.boxes_from),
+      {"intrinsics", 0, VIV__OPT_TEXT, "FX,FY,CX,CY", &o.picture.intrinsics,
+       "depth as points (-o FILE.ply): the camera, in pixels", NULL},
       {"labels", 0, VIV__OPT_TEXT, "FILE", &o.picture.labels,
        "pictures: names of the classes, one a line or JSON", NULL},
       {"frames", 0, VIV__OPT_TEXT, "WxH", &o.picture.frames,

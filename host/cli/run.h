@@ -14,7 +14,7 @@ typedef struct viv__detector_options {
 } viv__detector_options;
 
 typedef struct viv__picture_options_cli {
-  const char *draw, *format, *labels, *frames, *out, *preview_as;
+  const char *draw, *format, *labels, *frames, *out, *preview_as, *intrinsics;
   bool json, verbose, preview;
   viv__detector_options detector;
 } viv__picture_run;
@@ -54,6 +54,8 @@ int32_t viv__frame_read(FILE *from, viv__buf *out, viv_error *error);
 /* Points "X,Y" ("X,Y,0": not this) and boxes "X0,Y0,X1,Y1" as parameters of the task. BAD_INPUT. */
 int32_t viv__prompts_read(const viv__list *points, const viv__list *boxes, cJSON *params,
                           viv_error *error);
+/* "FX,FY,CX,CY" in pixels, the focal lengths above 0. BAD_INPUT. */
+int32_t viv__intrinsics_read(const char *text, double out[4], viv_error *error);
 
 /* ---- a detector before the model (run_detector.c) ---- */
 

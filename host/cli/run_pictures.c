@@ -207,7 +207,9 @@ struct batch {
   cJSON *params;
   double threshold;
   viv__vocabulary words;
+  double camera[4];                    /* fx, fy, cx, cy for points */
   bool coco, lines, draw_folder, file; /* file: --out is no JSON but the result itself */
+  bool points;                         /* the file holds points */
   cJSON *found;                        /* COCO's array */
   viv__buf text;                       /* for --out */
   char **drawn;                        /* the names of drawings so far */
@@ -297,6 +299,26 @@ static bool is_safetensors(const char *path) {
   return len > 12 && !strcmp(path + len - 12, ".safetensors");
 }
 
+static bool is_points(const char *path) {
+  size_t len = strlen(path);
+  return len > 4 && !strcasecmp(path + len - 4, ".ply");
+}
+
+/* Depth with the picture's colours. */
+static int32_t write_points(const struct batch *b, const viv__picture_item *item,
+                            const viv__results *r, viv_error *error) {
+  viv__picture picture = {0};
+  viv__buf out = {0};
+  const char *kind = cJSON_GetStringValue(described(b->l, "depth"));
+  bool inverse = kind && !strcmp(kind, "inverse");
+  int32_t status = viv__item_picture(item, b->params, false, &picture, error);
+  if (status >= 0) status = viv__results_points(r, 0, &picture, b->camera, inverse, &out, error);
+  if (status >= 0) status = viv__write_file(b->o->out, out.ptr, out.len, error);
+  viv__buf_free(&out);
+  viv__picture_free(&picture);
+  return status;
+}
+
 static int32_t write_file(const viv__task_schema *schema, const viv__results *r, const char *path,
                           viv_error *error) {
   viv__tensor_list list = {0};
@@ -329,7 +351,9 @@ static int32_t one(struct batch *b, const viv__picture_item *item, cJSON *line, 
                                viv__image_id(item->name, b->n), b->found, error);
   else if (status >= 0)
     status = viv__results_json(&results, 0, &b->words, b->threshold, line, error);
-  if (status >= 0 && b->file) status = write_file(b->schema, &results, b->o->out, error);
+  if (status >= 0 && b->points) status = write_points(b, item, &results, error);
+  if (status >= 0 && b->file && !b->points)
+    status = write_file(b->schema, &results, b->o->out, error);
   if (status >= 0 && (b->o->draw || b->o->preview)) status = draw(b, item, &results, error);
   viv__outcome_free(&outcome);
   viv__results_free(&results);
@@ -424,7 +448,17 @@ static int32_t prepare(struct batch *b, viv__picture_source *source, viv_error *
   b->coco = !strcmp(format, "coco");
   if (!b->coco && strcmp(format, "json"))
     return VIV_FAIL(error, VIV_BAD_INPUT, "--format", "\"%s\" is neither json nor coco", format);
-  b->file = b->o->out && (viv__results_file_known(b->o->out) || is_safetensors(b->o->out));
+  b->points = b->o->out && is_points(b->o->out);
+  b->file =
+      b->points || (b->o->out && (viv__results_file_known(b->o->out) || is_safetensors(b->o->out)));
+  if (b->points && !b->o->intrinsics)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--out",
+                    "points need the camera: --intrinsics FX,FY,CX,CY in pixels of the picture");
+  if (b->o->intrinsics && !b->points)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--intrinsics",
+                    "only points (-o FILE.ply) need a camera");
+  if (b->points && viv__intrinsics_read(b->o->intrinsics, b->camera, error) < 0)
+    return VIV_BAD_INPUT;
   if (b->file && (b->coco || viv__source_count(source) != 1))
     return VIV_FAIL(error, VIV_BAD_INPUT, "--out",
                     "\"%s\" holds the result of one picture; several go to .json or .jsonl",

@@ -1,5 +1,5 @@
 /* What a person points at: --point and --box become the parameters point_coords, point_labels, box and
- * boxes of the task. */
+ * boxes of the task. And the camera that --intrinsics describes. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -52,4 +52,10 @@ int32_t viv__prompts_read(const viv__list *points, const viv__list *boxes, cJSON
   if ((points->n || boxes->n) && !cJSON_GetObjectItemCaseSensitive(params, "threshold"))
     cJSON_AddNumberToObject(params, "threshold", -1);
   return VIV_OK;
+}
+
+int32_t viv__intrinsics_read(const char *text, double out[4], viv_error *error) {
+  if (read_numbers(text, out, 4) == 4 && out[0] > 0 && out[1] > 0) return VIV_OK;
+  return VIV_FAIL(error, VIV_BAD_INPUT, "--intrinsics",
+                  "\"%s\" is no FX,FY,CX,CY in pixels with focal lengths above 0", text);
 }

@@ -90,6 +90,14 @@ bool viv__results_file_known(const char *path); /* by its end */
  * embeddings, probabilities, as they are). NEVER: the task has no such form. */
 int32_t viv__results_file(const viv__results *r, int64_t i, const char *path, viv_error *error);
 
+/* Appends picture i's depth as a binary PLY of points with the picture's colours: x right, y down, z
+ * forward. intrinsics: fx, fy, cx, cy in pixels of the picture. inverse: the numbers are inverse depth
+ * up to a scale; the nearest point comes to stand at z = 1, and what is 100 times as far is left out.
+ * NEVER: the task gives no depth (results_points.c). */
+int32_t viv__results_points(const viv__results *r, int64_t i, const viv__picture *picture,
+                            const double intrinsics[4], bool inverse, viv__buf *out,
+                            viv_error *error);
+
 /* ---- drawing (results_draw.c) ---- */
 
 /* Draws picture i's results over the picture (RGB bytes, changed in place; depth and class maps

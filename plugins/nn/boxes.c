@@ -113,3 +113,23 @@ void nn_aspect_size(int64_t height, int64_t width, int64_t size, int64_t max_siz
     *out_width = (int64_t)(raw * (double)width / (double)height);
   }
 }
+
+/* value to a multiple; lower: not below it, upper: not above it; 0: no such bound. */
+static int64_t to_multiple(double value, int64_t multiple, int64_t lower, int64_t upper) {
+  double steps = value / (double)multiple;
+  int64_t y = (int64_t)nearbyint(steps) * multiple;
+  if (upper && y > upper) y = (int64_t)floor(steps) * multiple;
+  if (lower && y < lower) y = (int64_t)ceil(steps) * multiple;
+  return y < multiple ? multiple : y;
+}
+
+void nn_multiple_size(int64_t height, int64_t width, int64_t to_height, int64_t to_width,
+                      int32_t rule, int64_t multiple, int64_t *out_height, int64_t *out_width) {
+  double h = (double)to_height / (double)height, w = (double)to_width / (double)width;
+  bool lower = rule == NN_LOWER, upper = rule == NN_UPPER;
+  bool by_width = lower ? w > h : upper ? w < h : fabs(1 - w) < fabs(1 - h);
+  if (rule != NN_FREE) h = w = by_width ? w : h;
+  *out_height =
+      to_multiple(h * (double)height, multiple, lower ? to_height : 0, upper ? to_height : 0);
+  *out_width = to_multiple(w * (double)width, multiple, lower ? to_width : 0, upper ? to_width : 0);
+}

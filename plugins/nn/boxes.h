@@ -24,6 +24,14 @@ int64_t nn_nms(const float *boxes, const float *scores, const int64_t *classes, 
 void nn_aspect_size(int64_t height, int64_t width, int64_t size, int64_t max_size, bool unrounded,
                     int64_t *out_height, int64_t *out_width);
 
+/* Sizes after a resize towards height x width with both sides a multiple: by one scale, which reaches
+ * both sides (LOWER), exceeds neither (UPPER) or is the one nearer to 1 (NEAREST), or by a scale for
+ * each side (FREE). Halves round to even; never below one multiple. Official: Resize.get_size of MiDaS
+ * and Depth Anything, transformers' DPTImageProcessor. */
+enum nn_multiple_rule { NN_FREE = 0, NN_LOWER = 1, NN_UPPER = 2, NN_NEAREST = 3 };
+void nn_multiple_size(int64_t height, int64_t width, int64_t to_height, int64_t to_width,
+                      int32_t rule, int64_t multiple, int64_t *out_height, int64_t *out_width);
+
 /* ---- positions.c ---- */
 
 /* Sine embedding of a map's cells, out [2 n, height, width], y's half first. padding [height, width]:

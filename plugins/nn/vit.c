@@ -29,20 +29,14 @@ const nn_vit_names nn_vit_dinov2_names = {DINOV2_NAMES, .up = "mlp.fc1", .down =
 const nn_vit_names nn_vit_swiglu_names = {DINOV2_NAMES, .up = "mlp.weights_in",
                                           .down = "mlp.weights_out"};
 
-const nn_vit_names nn_vit_timm_names = {.patch = "patch_embed.proj",
-                                        .cls = "cls_token",
-                                        .registers = "register_tokens",
-                                        .positions = "pos_embed",
-                                        .layer = "blocks",
-                                        .norm1 = "norm1",
-                                        .norm2 = "norm2",
-                                        .qkv = "attn.qkv",
-                                        .out = "attn.proj",
-                                        .scale1 = "ls1.gamma",
-                                        .scale2 = "ls2.gamma",
-                                        .up = "mlp.fc1",
-                                        .down = "mlp.fc2",
-                                        .norm = "norm"};
+#define TIMM_NAMES                                                                                 \
+  .patch = "patch_embed.proj", .cls = "cls_token", .registers = "register_tokens",                 \
+  .positions = "pos_embed", .layer = "blocks", .norm1 = "norm1", .norm2 = "norm2",                 \
+  .qkv = "attn.qkv", .out = "attn.proj", .scale1 = "ls1.gamma", .scale2 = "ls2.gamma",             \
+  .norm = "norm"
+
+const nn_vit_names nn_vit_timm_names = {TIMM_NAMES, .up = "mlp.fc1", .down = "mlp.fc2"};
+const nn_vit_names nn_vit_timm_swiglu_names = {TIMM_NAMES, .up = "mlp.w12", .down = "mlp.w3"};
 
 /* ---- the configuration ---- */
 
@@ -53,13 +47,18 @@ static void pair(nn_config *k, const char *key, int32_t fallback, int32_t out[2]
   if (n < 2) out[1] = out[0];
 }
 
+/* fallback 0: the key must be there. */
+static int64_t int_or(nn_config *k, const char *key, int64_t fallback, int64_t hi) {
+  return fallback ? nn_int(k, key, fallback, 1, hi) : nn_need_int(k, key, 1, hi);
+}
+
 void nn_vit_read(nn_config *k, nn_vit_config *c) {
-  c->d = nn_need_int(k, "hidden_size", 1, 1 << 16);
-  c->layers = (int32_t)nn_need_int(k, "num_hidden_layers", 1, NN_VIT_MAX_LAYERS);
-  c->heads = (int32_t)nn_need_int(k, "num_attention_heads", 1, 1024);
+  c->d = int_or(k, "hidden_size", c->d, 1 << 16);
+  c->layers = (int32_t)int_or(k, "num_hidden_layers", c->layers, NN_VIT_MAX_LAYERS);
+  c->heads = (int32_t)int_or(k, "num_attention_heads", c->heads, 1024);
   c->channels = (int32_t)nn_int(k, "num_channels", 3, 1, 64);
   c->act = nn_activation(k, "hidden_act", "gelu");
-  c->eps = (float)nn_num(k, "layer_norm_eps", 1e-12, 0, 1);
+  c->eps = (float)nn_num(k, "layer_norm_eps", c->eps > 0 ? (double)c->eps : 1e-12, 0, 1);
   c->bias = c->key_bias = nn_flag(k, "qkv_bias", true);
   c->registers = (int32_t)nn_int(k, "num_register_tokens", 0, 0, 1 << 12);
   c->swiglu = nn_flag(k, "use_swiglu_ffn", false);
@@ -67,8 +66,8 @@ void nn_vit_read(nn_config *k, nn_vit_config *c) {
   c->ff = nn_int(k, "intermediate_size", (int64_t)((double)c->d * ratio), 1, 1 << 18);
   /* DINOv2's SwiGLU has two thirds of the width, rounded up to a multiple of 8. */
   if (c->swiglu) c->ff = (c->ff * 2 / 3 + 7) / 8 * 8;
-  pair(k, "image_size", 224, c->image);
-  pair(k, "patch_size", 16, c->patch);
+  pair(k, "image_size", c->image[0] ? c->image[0] : 224, c->image);
+  pair(k, "patch_size", c->patch[0] ? c->patch[0] : 16, c->patch);
   nn_divides(k, c->d, c->heads, "hidden_size and num_attention_heads");
 }
 
@@ -206,6 +205,8 @@ const float *nn_vit_positions(nn_pass *p, const nn_vit *vit, nn_vit_grid grid) {
                   .antialias = c->resize == NN_VIT_BICUBIC_ANTIALIAS,
                   .x = table,
                   .out = out};
+  if (c->resize == NN_VIT_BICUBIC_OFFSET)
+    for (int i = 0; i < 2; i++) a.scale[i] = (a.out_size[i] + 0.1) / a.size[i];
   k->resize(k, &a);
   return out;
 }

@@ -49,12 +49,14 @@ extern const nn_vit_names nn_vit_hf_names;     /* transformers ViT: intermediate
 extern const nn_vit_names nn_vit_dinov2_names; /* transformers DINOv2: norm1, mlp.fc1 */
 extern const nn_vit_names nn_vit_swiglu_names; /* the same with mlp.weights_in */
 extern const nn_vit_names nn_vit_timm_names;   /* timm and facebookresearch: blocks.N.attn.qkv */
+extern const nn_vit_names nn_vit_timm_swiglu_names; /* the same with mlp.w12 */
 
 /* How positions of another grid are made from the table's. */
 enum nn_vit_resize {
   NN_VIT_SAME = 0,    /* refused */
   NN_VIT_BICUBIC = 1, /* a = -0.75, align_corners false */
-  NN_VIT_BICUBIC_ANTIALIAS = 2
+  NN_VIT_BICUBIC_ANTIALIAS = 2,
+  NN_VIT_BICUBIC_OFFSET = 3 /* facebookresearch: coordinates by the scale (new + 0.1) / old */
 };
 
 typedef struct nn_vit_config {
@@ -99,7 +101,8 @@ typedef struct nn_vit_grid {
 
 /* The keys that transformers' vision encoders share: hidden_size, num_hidden_layers, image_size,
  * patch_size (numbers or pairs), mlp_ratio or intermediate_size, ... What is no key (cls, pad,
- * resize, names) is set by the caller, before nn_vit_check. */
+ * resize, names) is set by the caller, before nn_vit_check. Sizes and eps that are not 0 before the
+ * call stand for absent keys, as in a family whose releases leave out its defaults. */
 void nn_vit_read(nn_config *k, nn_vit_config *c);
 /* The grid from image, patch and pad; a failure is left in k->status. */
 void nn_vit_check(nn_config *k, nn_vit_config *c);

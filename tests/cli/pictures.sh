@@ -177,6 +177,17 @@ check "with its header" test "$(head -n 2 "$tmp/depth.pfm" | tr '\n' ' ')" = "Pf
 check "as NPY" exits 0 "$viv" run "$model" "$b" --task depth -o "$tmp/depth.npy"
 check "with its shape" sh -c "head -c 80 '$tmp/depth.npy' | grep -a -q \"'<f4'.*(20, 24, )\""
 check "of the right length" test "$(wc -c <"$tmp/depth.npy")" -eq $((128 + 20 * 24 * 4))
+check "as points" exits 0 "$viv" run "$model" "$b" --task depth -o "$tmp/depth.ply" --intrinsics 20,20,12,10
+points=$(grep -a '^element vertex' "$tmp/depth.ply" | cut -d' ' -f3)
+head=$(grep -a -b -m1 end_header "$tmp/depth.ply" | cut -d: -f1)
+check "one for each pixel that has a depth" test "$points" -gt 300
+check "of 15 bytes" test "$(wc -c <"$tmp/depth.ply")" -eq $((head + 11 + 15 * points))
+check "points need a camera" exits 5 "$viv" run "$model" "$b" --task depth -o "$tmp/none.ply"
+check "which is named" complains "intrinsics FX,FY,CX,CY"
+check "a camera of four numbers" exits 5 "$viv" run "$model" "$b" --task depth -o "$tmp/none.ply" --intrinsics 20,20,12
+check "with focal lengths" exits 5 "$viv" run "$model" "$b" --task depth -o "$tmp/none.ply" --intrinsics 0,20,12,10
+check "a camera without points" exits 5 "$viv" run "$model" "$b" --task depth --intrinsics 20,20,12,10
+check "boxes are no points" exits 3 "$viv" run "$model" "$b" -o "$tmp/none.ply" --intrinsics 20,20,12,10
 check "a map as PNG" exits 0 "$viv" run "$model" "$b" --task segment -p map=true -o "$tmp/map.png"
 check "masks as PNG" exits 0 "$viv" run "$model" "$b" --task segment -o "$tmp/masks.png"
 check "of 8 bits" test "$(od -An -tu1 -j24 -N2 "$tmp/masks.png" | tr -d ' ')" = 80

@@ -45,6 +45,24 @@ static bool nms(struct golden *g) {
   return true;
 }
 
+static bool multiple_size(struct golden *g) {
+  static const char *const rules[] = {"", "lower_bound", "upper_bound", "minimal"};
+  struct array rows = input(g, "sizes");
+  int32_t *sizes = take(g, rows.n * (int64_t)sizeof *sizes), rule = 0;
+  for (int32_t i = 1; i < 4; i++)
+    if (!strcmp(text_param(g, "resize_method", ""), rules[i])) rule = i;
+  for (int64_t i = 0; i < rows.n / 3; i++) {
+    const float *r = rows.data + 3 * i; /* height, width, side */
+    int64_t height, width;
+    nn_multiple_size((int64_t)r[0], (int64_t)r[1], (int64_t)r[2], (int64_t)r[2], rule,
+                     (int64_t)num_param(g, "ensure_multiple_of", 1), &height, &width);
+    sizes[2 * i] = (int32_t)height;
+    sizes[2 * i + 1] = (int32_t)width;
+  }
+  output_ints(g, "sizes", sizes, rows.n / 3 * 2);
+  return true;
+}
+
 static bool aspect_size(struct golden *g) {
   struct array wh = input(g, "wh");
   int32_t *sizes = take(g, wh.n * (int64_t)sizeof *sizes);
@@ -148,6 +166,7 @@ const struct op box_ops[] = {
     {"generalized_box_iou", overlaps},
     {"nms", nms},
     {"batched_nms", nms},
+    {"resize_get_size", multiple_size},
     {"get_size_with_aspect_ratio", aspect_size},
     {"sine_position", sine_position},
     {"sine_position_2d", sine_position_2d},

@@ -228,3 +228,38 @@ Test(results, impossible_coordinates) {
   viv__results_free(&r);
   viv__vocabulary_free(&v);
 }
+
+static void expect_point(const viv__buf *ply, int64_t at, float x, float y, float z,
+                         const uint8_t rgb[3]) {
+  const char *body = strstr(ply->ptr, "end_header\n") + 11;
+  float xyz[3];
+  memcpy(xyz, body + 15 * at, sizeof xyz);
+  cr_expect_float_eq(xyz[0], x, 1e-6);
+  cr_expect_float_eq(xyz[1], y, 1e-6);
+  cr_expect_float_eq(xyz[2], z, 1e-6);
+  cr_expect_arr_eq(body + 15 * at + 12, rgb, 3);
+}
+
+Test(results, depth_as_points) {
+  viv__results r = {.schema = viv__task_schema_find("depth")};
+  viv_error e = VIV_ERROR_INIT;
+  viv__buf out = {0};
+  uint8_t rgb[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+  const float depth[] = {2, NAN, 0.5f, 0.01f};
+  const double camera[] = {2, 4, 1, 0};
+  viv__picture picture = {.data = rgb, .width = 2, .height = 2, .channels = 3};
+  cr_assert_eq(take(&r, "depth.0", VIV_F32, 2, 2, 2, 0, depth, &e), VIV_OK, "%s", e.message);
+  cr_assert_eq(viv__results_points(&r, 0, &picture, camera, false, &out, &e), VIV_OK);
+  cr_assert(strstr(out.ptr, "element vertex 3\n"));
+  expect_point(&out, 0, -1, 0, 2, rgb);
+  expect_point(&out, 1, -0.25f, 0.125f, 0.5f, rgb + 6);
+  expect_point(&out, 2, 0, 0.0025f, 0.01f, rgb + 9);
+  viv__buf_free(&out);
+  /* Inverse depth: the largest is nearest and stands at 1, a 200th of it is too far. */
+  cr_assert_eq(viv__results_points(&r, 0, &picture, camera, true, &out, &e), VIV_OK);
+  cr_assert(strstr(out.ptr, "element vertex 2\n"));
+  expect_point(&out, 0, -0.5f, 0, 1, rgb);
+  expect_point(&out, 1, -2, 1, 4, rgb + 6);
+  viv__buf_free(&out);
+  viv__results_free(&r);
+}

@@ -1,0 +1,46 @@
+/* Pictures to pixel_values, and maps back to the pictures' sizes. */
+#ifndef PLUGINS_DEPTH_PICTURE_H
+#define PLUGINS_DEPTH_PICTURE_H
+
+#include "nn/modules.h"
+
+typedef struct depth_rules {
+  int64_t height, width; /* what the resize aims at */
+  int32_t rule;          /* enum nn_multiple_rule */
+  int64_t multiple;
+  bool bytes;     /* Pillow's resize of bytes with a filter; else floats, bicubic, as OpenCV */
+  int32_t filter; /* enum viv_filter, with bytes */
+  bool resize, rescale, normalize;
+  double factor;
+  float mean[3], std[3];
+  bool back_cubic; /* maps go back by bicubic; else linear with align_corners */
+} depth_rules;
+
+typedef struct depth_picture {
+  const uint8_t *x; /* [height, width, 3] */
+  int32_t height, width;
+} depth_picture;
+
+/* Pictures that come out in one size. */
+typedef struct depth_batch {
+  int32_t n, height, width;
+  float *pixels; /* [n, 3, height, width] */
+} depth_batch;
+
+/* The official release's rules towards a square of that side, in multiples. */
+depth_rules depth_official_rules(int64_t side, int64_t multiple);
+/* preprocessor_config.json over *how; a failure is left in k->status. */
+void depth_read_rules(nn_config *k, const viv_model_source *source, depth_rules *how);
+/* input_size, ensure_multiple_of, resize_method, image_mean and image_std of the request over how. */
+depth_rules depth_request_rules(nn_pass *p, const depth_rules *how);
+
+depth_picture depth_picture_at(nn_pass *p, const char *name, int32_t at);
+void depth_size_of(nn_pass *p, const depth_rules *how, const depth_picture *from, int32_t size[2]);
+/* pixels [3, size] of one picture. */
+void depth_prepare(nn_pass *p, const depth_rules *how, const depth_picture *from,
+                   const int32_t size[2], float *pixels);
+/* map [size] as [height, width]. */
+float *depth_restore(nn_pass *p, const depth_rules *how, const float *map, const int32_t size[2],
+                     int32_t height, int32_t width);
+
+#endif
