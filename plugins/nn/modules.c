@@ -333,6 +333,41 @@ nn_map nn_to_layout(nn_pass *p, const nn_map *x, int32_t layout) {
   return y;
 }
 
+struct join {
+  int32_t n;
+  const nn_map *maps;
+  int64_t channels;
+  float *y;
+};
+
+static void join_rows(void *ctx, int64_t begin, int64_t end) {
+  const struct join *j = ctx;
+  for (int64_t r = begin; r < end; r++) {
+    float *y = j->y + r * j->channels;
+    for (int32_t i = 0; i < j->n; i++) {
+      int64_t c = j->maps[i].channels;
+      memcpy(y, j->maps[i].x + r * c, (size_t)c * sizeof *y);
+      y += c;
+    }
+  }
+}
+
+nn_map nn_join_channels(nn_pass *p, int32_t n, const nn_map *maps) {
+  const viv_compute *c = nn_compute_of(p);
+  nn_map y = maps[0];
+  y.channels = 0;
+  for (int32_t i = 0; i < n; i++) {
+    y.channels += maps[i].channels;
+    bool fits = maps[i].layout == VIV_CHANNELS_LAST && maps[i].batch == y.batch;
+    for (int32_t k = 0; k < 3; k++) fits = fits && maps[i].size[k] == y.size[k];
+    if (!fits) nn_stop(p, VIV_BAD_INPUT, "size", "this size does not go through the network");
+  }
+  y.x = nn_room(p, nn_elements(&y));
+  struct join j = {n, maps, y.channels, y.x};
+  c->parallel_for(c, nn_space(&y) * y.batch, 256, join_rows, &j);
+  return y;
+}
+
 nn_map nn_pool2d(nn_pass *p, int32_t kind, int32_t kernel, int32_t stride, int32_t pad,
                  bool ceil_mode, const nn_map *x) {
   const viv_compute *c = nn_compute_of(p);

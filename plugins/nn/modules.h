@@ -108,6 +108,8 @@ void nn_conv_to(nn_pass *p, const nn_conv *conv, int32_t act, const float *resid
 nn_map nn_apply_conv(nn_pass *p, const nn_conv *conv, int32_t act, const nn_map *x);
 /* The map in the other layout (itself when it is that already). */
 nn_map nn_to_layout(nn_pass *p, const nn_map *x, int32_t layout);
+/* The channels of n maps of one size side by side; all are channels-last. */
+nn_map nn_join_channels(nn_pass *p, int32_t n, const nn_map *maps);
 /* Pooling with a square kernel; kind: enum viv_pool_kind. */
 nn_map nn_pool2d(nn_pass *p, int32_t kind, int32_t kernel, int32_t stride, int32_t pad,
                  bool ceil_mode, const nn_map *x);

@@ -52,7 +52,8 @@ void nn_resnet_read(nn_config *k, nn_resnet_spec *s) {
 /* ---- loading ---- */
 
 static void load_stem(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
-  bool torch = s->names == NN_RESNET_TORCHVISION;
+  bool sequence = s->names == NN_RESNET_SEQUENTIAL;
+  bool torch = s->names == NN_RESNET_TORCHVISION || sequence;
   int32_t in = s->in_channels ? s->in_channels : 3;
   for (int32_t i = 0; i < (s->deep_stem ? 3 : 1); i++) {
     nn_conv_spec c = {.in = i == 0 ? in : s->stem / 2,
@@ -60,11 +61,13 @@ static void load_stem(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
                       .kernel = s->deep_stem ? 3 : 7,
                       .stride = i == 0 ? 2 : 1,
                       .pad = s->deep_stem ? 1 : 3,
-                      .norm = torch ? "bn1" : "normalization",
+                      .norm = sequence ? "1"
+                              : torch  ? "bn1"
+                                       : "normalization",
                       .norm_eps = s->eps};
-    size_t outer = nn_in(l, "%s", torch ? "" : "embedder.embedder.");
+    size_t outer = nn_in(l, "%s", sequence ? "layer0." : torch ? "" : "embedder.embedder.");
     if (s->deep_stem) nn_in(l, "%d.", (int)i);
-    nn_load_conv(l, torch ? "conv1" : "convolution", &c, &net->stem[i]);
+    nn_load_conv(l, sequence ? "0" : torch ? "conv1" : "convolution", &c, &net->stem[i]);
     nn_out(l, outer);
   }
 }
@@ -76,8 +79,10 @@ struct shape {
 
 static void load_block(nn_loader *l, const nn_resnet_spec *s, const struct shape *b,
                        nn_resnet_block *w) {
-  bool torch = s->names == NN_RESNET_TORCHVISION;
-  size_t outer = torch ? nn_in(l, "layer%d.%d.", (int)b->stage + 1, (int)b->at)
+  bool sequence = s->names == NN_RESNET_SEQUENTIAL;
+  bool torch = s->names == NN_RESNET_TORCHVISION || sequence;
+  const char *torch_form = sequence && b->stage == 0 ? "layer%d.1.%d." : "layer%d.%d.";
+  size_t outer = torch ? nn_in(l, torch_form, (int)b->stage + 1, (int)b->at)
                        : nn_in(l, "encoder.stages.%d.layers.%d.", (int)b->stage, (int)b->at);
   for (int32_t i = 0; i < (s->basic ? 2 : 3); i++) {
     bool wide = s->basic || i == 1; /* the 3x3 */

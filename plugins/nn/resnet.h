@@ -16,7 +16,9 @@ enum nn_resnet_names {
   NN_RESNET_TORCHVISION = 0,  /* conv1, bn1, layer1.0.conv1, layer1.0.downsample.0 */
   NN_RESNET_TRANSFORMERS = 1, /* embedder.embedder.convolution, encoder.stages.0.layers.0.layer.0,
                                  layers.0.shortcut */
-  NN_RESNET_RT_DETR = 2       /* the same with a deep stem, and pools in the shortcuts */
+  NN_RESNET_RT_DETR = 2,      /* the same with a deep stem, and pools in the shortcuts */
+  NN_RESNET_SEQUENTIAL = 3 /* torchvision's cut into sequences: layer0.0, layer0.1, layer1.1.0.conv1
+                                 (after the pool), layer2.0.conv1 */
 };
 
 typedef struct nn_resnet_spec {
