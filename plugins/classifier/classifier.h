@@ -17,7 +17,8 @@ struct classifier_model;
 
 /* What a variant's pass answers; memory of the pass. */
 struct classifier_features {
-  int64_t batch;
+  int64_t batch;       /* pictures times their views */
+  int64_t views;       /* of each picture behind one another, the picture as it is first; 0: 1 */
   const float *pooled; /* [batch, width], the head's input */
   const float *hidden; /* last_hidden_state: [batch, n, d], or [batch, d, height, width] */
   int32_t ndim;
@@ -29,7 +30,8 @@ struct classifier_features {
 
 struct classifier_variant {
   const char *model_type;
-  uint64_t bytes; /* of its struct, which begins with struct classifier_model */
+  const char *architecture; /* the first of config.json's must be it; NULL: any */
+  uint64_t bytes;           /* of its struct, which begins with struct classifier_model */
   /* Dimensions, classes, width, and how to prepare pictures unless preprocessor_config.json says. */
   void (*config)(nn_config *k, const viv_model_source *source, struct classifier_model *m);
   /* Memory beside the struct: how much, and taking it. NULL: none. */
@@ -38,8 +40,13 @@ struct classifier_variant {
                    viv_error *error);
   nn_tables_fn tables;
   struct classifier_features (*network)(nn_pass *p, const classifier_pictures *in);
+  /* Instead of the head: logits [pictures, classes]; with emit the official tensors are handed over.
+   * NULL: the head is applied to the features. */
+  const float *(*answer)(nn_pass *p, const struct classifier_features *f, bool emit);
 };
 
+extern const struct classifier_variant classifier_sla;
+extern const struct classifier_variant classifier_illama;
 extern const struct classifier_variant classifier_resnet;
 extern const struct classifier_variant classifier_convnext;
 extern const struct classifier_variant classifier_swin;

@@ -6,8 +6,8 @@
 
 /* A new variant is a file and a row. */
 static const struct classifier_variant *const variants[] = {
-    &classifier_resnet, &classifier_convnext, &classifier_swin,
-    &classifier_vit,    &classifier_dinov2,   &classifier_dinov2_registers,
+    &classifier_sla, &classifier_resnet, &classifier_convnext,         &classifier_swin,
+    &classifier_vit, &classifier_dinov2, &classifier_dinov2_registers, &classifier_illama,
 };
 
 /* ---- what variants share ---- */
@@ -44,9 +44,13 @@ static const struct classifier_variant *find_variant(const viv_host *host,
                                                      const viv_model_source *source,
                                                      int32_t *status, viv_error *error) {
   nn_config k = nn_config_open(host, source->config, "config.json", error);
-  viv_str type = nn_text(&k, "model_type", "");
+  viv_str type = nn_text(&k, "model_type", ""), name = {"", 0};
+  const viv_json *list = nn_key(&k, "architectures");
+  if (list && host->json_count(list) > 0) name = host->json_string(host->json_item(list, 0));
   for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
-    if (nn_is(type, variants[i]->model_type)) return variants[i];
+    if (nn_is(type, variants[i]->model_type) &&
+        (!variants[i]->architecture || nn_is(name, variants[i]->architecture)))
+      return variants[i];
   *status = k.status;
   if (!k.status)
     *status = nn_fail(error, VIV_NEVER, "config.json", "model_type \"%.*s\" is none of this family",

@@ -7,7 +7,9 @@
 struct resnet_model {
   struct classifier_model base;
   nn_resnet net;
-  bool own; /* transformers' names */
+  bool own;         /* transformers' names */
+  double threshold; /* of the gates */
+  bool prunes;
   const char *prefix;
 };
 _Static_assert(sizeof(struct resnet_model) <= CLASSIFIER_MODEL_BYTES, "plan's room");
@@ -40,6 +42,10 @@ static void config(nn_config *k, const viv_model_source *source, struct classifi
     nn_resnet_read(k, s);
   else
     read_torchvision(k, s);
+  s->taps = "";
+  s->gated = !m->own && nn_has(k->host, source, "layer1.0.conv1.gate.weight");
+  m->prunes = nn_flag(k, "dynamic_prune", s->gated);
+  m->threshold = nn_num(k, "gate_threshold", 0.5, 0, 1);
   int64_t blocks = 0;
   for (int i = 0; i < 4; i++) blocks += s->layers[i];
   if (!k->status && blocks > NN_RESNET_BLOCKS)
@@ -64,9 +70,7 @@ static void tables(nn_loader *l, void *model) {
 }
 
 static struct classifier_features network(nn_pass *p, const classifier_pictures *in) {
-  static const char *const names[] = {"maxpool", "layer1", "layer2", "layer3", "layer4"};
   const struct resnet_model *m = nn_net_of(p);
-  uint32_t wanted = 1u << 4;
   nn_map maps[5] = {{0}};
   nn_map x = {.x = (float *)(uintptr_t)in->pixels, /* read only */
               .batch = in->n,
@@ -74,14 +78,16 @@ static struct classifier_features network(nn_pass *p, const classifier_pictures 
               .dims = 2,
               .size = {in->height, in->width, 1},
               .layout = VIV_CHANNELS_FIRST};
-  for (uint32_t i = 0; i < 5; i++)
-    if (nn_taps(p, "%s", names[i])) wanted |= 1u << i;
-  nn_apply_resnet(p, &m->net, &x, wanted, maps);
-  for (uint32_t i = 0; i < 5; i++) {
-    if (!nn_taps(p, "%s", names[i])) continue;
-    nn_map y = nn_to_layout(p, &maps[i], VIV_CHANNELS_FIRST);
-    nn_tap(p, y.x, NN_DIMS(y.batch, y.channels, y.size[0], y.size[1]), "%s", names[i]);
+  if (!m->net.spec.gated) {
+    nn_apply_resnet(p, &m->net, &x, 1u << 4, maps);
+    return classifier_pool_map(p, &maps[4]);
   }
+  nn_gates gates = {.threshold = (float)m->threshold,
+                    .open = !nn_param_flag(p, "dynamic_prune", m->prunes),
+                    .macs = nn_bytes(p, in->n, sizeof *gates.macs)};
+  memset(gates.macs, 0, (size_t)in->n * sizeof *gates.macs);
+  nn_apply_gated_resnet(p, &m->net, &x, 1u << 4, maps, &gates);
+  if (nn_wants_result(p, "macs")) nn_result(p, VIV_I64, gates.macs, NN_DIMS(in->n), "macs");
   return classifier_pool_map(p, &maps[4]);
 }
 

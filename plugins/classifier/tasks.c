@@ -18,6 +18,10 @@ static struct classifier_features features_of(nn_pass *p) {
 static int32_t forward(nn_pass *p) {
   const struct classifier_model *m = nn_net_of(p);
   struct classifier_features f = features_of(p);
+  if (m->variant->answer) {
+    m->variant->answer(p, &f, true);
+    return VIV_DONE;
+  }
   if (nn_wants_result(p, "last_hidden_state"))
     nn_result(p, VIV_F32, f.hidden, f.ndim, f.shape, "last_hidden_state");
   if (nn_wants_result(p, "features"))
@@ -38,13 +42,18 @@ static int32_t classify(nn_pass *p) {
     nn_stop(p, VIV_NEVER, "task", "this checkpoint has no classifier: embed answers its features");
   int64_t k = nn_param_int(p, "top_k", n < 5 ? n : 5, 1, n);
   struct classifier_features f = features_of(p);
-  float *odds = nn_apply_linear(p, &m->head, 0, f.pooled, f.batch); /* [B, classes] */
-  c->softmax(c, odds, f.batch, n, odds);
+  int64_t batch = f.views ? f.batch / f.views : f.batch;
+  const float *logits = m->variant->answer ? m->variant->answer(p, &f, false)
+                                           : nn_apply_linear(p, &m->head, 0, f.pooled, batch);
+  float *odds = nn_room(p, batch * n); /* [B, classes] */
+  c->softmax(c, logits, batch, n, odds);
 
-  int32_t *ids = nn_bytes(p, f.batch * k, sizeof *ids);
-  c->top_k(c, odds, f.batch, n, k, NULL, ids);
-  nn_result(p, VIV_F32, odds, NN_DIMS(f.batch, n), "probabilities");
-  nn_result(p, VIV_I32, ids, NN_DIMS(f.batch, k), "top_ids");
+  int32_t *ids = nn_bytes(p, batch * k, sizeof *ids), *first = nn_bytes(p, batch, sizeof *first);
+  c->top_k(c, odds, batch, n, k, NULL, ids);
+  for (int64_t b = 0; b < batch; b++) first[b] = ids[b * k];
+  nn_result(p, VIV_F32, odds, NN_DIMS(batch, n), "probabilities");
+  nn_result(p, VIV_I32, ids, NN_DIMS(batch, k), "top_ids");
+  nn_result(p, VIV_I32, first, NN_DIMS(batch), "labels");
   return VIV_DONE;
 }
 
@@ -80,15 +89,16 @@ static int32_t embed(nn_pass *p) {
   struct classifier_features f = features_of(p);
   int64_t width = 0;
   const float *from = described(p, &f, &width);
-  float *e = nn_room(p, f.batch * width);
-  for (int64_t b = 0; b < f.batch; b++) {
+  int64_t views = f.views ? f.views : 1, batch = f.batch / views;
+  float *e = nn_room(p, batch * width);
+  for (int64_t b = 0; b < batch; b++) {
     double square = 0;
-    const float *x = from + b * width;
+    const float *x = from + b * views * width;
     for (int64_t i = 0; i < width; i++) square += (double)x[i] * (double)x[i];
     double scale = normalize ? 1 / fmax(sqrt(square), 1e-12) : 1;
     for (int64_t i = 0; i < width; i++) e[b * width + i] = (float)((double)x[i] * scale);
   }
-  nn_result(p, VIV_F32, e, NN_DIMS(f.batch, width), "embeddings");
+  nn_result(p, VIV_F32, e, NN_DIMS(batch, width), "embeddings");
   return VIV_DONE;
 }
 

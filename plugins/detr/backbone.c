@@ -85,7 +85,10 @@ void detr_read_backbone(nn_config *k, const viv_model_source *source, const char
     if (c.status) k->status = c.status;
   }
   if (!b->resnet.spec.stem && !k->status) named_resnet(k, b, name);
-  b->resnet.spec.dilation = nn_flag(k, "dilation", false);
+  if (nn_flag(k, "dilation", false)) { /* DC5: the last stage keeps the size */
+    b->resnet.spec.strides[3] = b->resnet.spec.first_dilation[3] = 1;
+    b->resnet.spec.dilations[3] = 2;
+  }
   if (!k->status && blocks_of(&b->resnet.spec) > NN_RESNET_BLOCKS)
     k->status = nn_fail(k->error, VIV_BAD_INPUT, "config.json", "the backbone has %d blocks",
                         (int)blocks_of(&b->resnet.spec));

@@ -21,57 +21,25 @@
 
 /* ---- the network ---- */
 
-/* [size, size, in] -> act(conv + bias + residual) */
-static nn_map convolve(nn_pass *p, const struct movenet_conv *w, int32_t act, const float *residual,
-                       const nn_map *x) {
-  const viv_compute *c = nn_compute_of(p);
-  int32_t out[2], begin[2], end[2];
-  for (int i = 0; i < 2; i++) {
-    out[i] = (x->size[i] + w->stride - 1) / w->stride;
-    int32_t pad = (out[i] - 1) * w->stride + w->kernel - x->size[i];
-    if (pad < 0) pad = 0;
-    begin[i] = pad / 2;
-    end[i] = pad - begin[i];
-  }
-  nn_map y = nn_new_map(p, 1, w->out, 2, out, VIV_CHANNELS_LAST);
-  nn_mark mark = nn_here(p);
-  viv_conv a = {.struct_size = sizeof a,
-                .batch = 1,
-                .weight = w->w,
-                .size = {x->size[0], x->size[1], 1},
-                .pad_begin = {begin[0], begin[1], 0},
-                .pad_end = {end[0], end[1], 0},
-                .x_layout = VIV_CHANNELS_LAST,
-                .out_layout = VIV_CHANNELS_LAST,
-                .act = act,
-                .x = x->x,
-                .residual = residual,
-                .out = y.x};
-  a.scratch = nn_room(p, (int64_t)c->conv_scratch(c, &a));
-  c->conv(c, &a);
-  nn_release(p, mark);
-  return y;
-}
-
 static nn_map block(nn_pass *p, const struct movenet_block *w, const nn_map *x) {
-  nn_map y = w->expand.w ? convolve(p, &w->expand, VIV_RELU6, NULL, x) : *x;
-  y = convolve(p, &w->depthwise, VIV_RELU6, NULL, &y);
+  nn_map y = w->expand.w ? nn_apply_same_conv(p, &w->expand, VIV_RELU6, NULL, x) : *x;
+  y = nn_apply_same_conv(p, &w->depthwise, VIV_RELU6, NULL, &y);
   bool stays = w->depthwise.stride == 1 && w->project.out == x->channels;
-  return convolve(p, &w->project, 0, stays ? x->x : NULL, &y);
+  return nn_apply_same_conv(p, &w->project, 0, stays ? x->x : NULL, &y);
 }
 
 /* up2(y) + lateral(map), mixed */
 static nn_map pyramid_level(nn_pass *p, const struct movenet_level *w, const nn_map *map,
                             const nn_map *up) {
-  nn_map sum = convolve(p, &w->lateral, 0, up->x, map);
-  sum = convolve(p, &w->depthwise, 0, NULL, &sum);
-  return convolve(p, &w->pointwise, VIV_RELU, NULL, &sum);
+  nn_map sum = nn_apply_same_conv(p, &w->lateral, 0, up->x, map);
+  sum = nn_apply_same_conv(p, &w->depthwise, 0, NULL, &sum);
+  return nn_apply_same_conv(p, &w->pointwise, VIV_RELU, NULL, &sum);
 }
 
 static nn_map head(nn_pass *p, const struct movenet_head *w, const nn_map *x) {
-  nn_map y = convolve(p, &w->depthwise, 0, NULL, x);
-  y = convolve(p, &w->hidden, VIV_RELU, NULL, &y);
-  return convolve(p, &w->out, 0, NULL, &y);
+  nn_map y = nn_apply_same_conv(p, &w->depthwise, 0, NULL, x);
+  y = nn_apply_same_conv(p, &w->hidden, VIV_RELU, NULL, &y);
+  return nn_apply_same_conv(p, &w->out, 0, NULL, &y);
 }
 
 /* Rows [from, to) of a map; its name says which. */
@@ -87,7 +55,7 @@ static nn_map features(nn_pass *p, const struct movenet_model *m, const uint8_t 
   nn_map x = nn_new_map(p, 1, 3, 2, size, VIV_CHANNELS_LAST), maps[MOVENET_LEVELS];
   for (int64_t i = 0; i < nn_elements(&x); i++)
     x.x[i] = ((float)pixels[i] - m->offset[i % 3]) * m->scale[i % 3] - m->shift[0];
-  x = convolve(p, &m->stem, VIV_RELU6, NULL, &x);
+  x = nn_apply_same_conv(p, &m->stem, VIV_RELU6, NULL, &x);
   tap_rows(p, &x, 40, 44, "stem_rows40_44");
   for (int32_t i = 0; i < MOVENET_BLOCKS; i++) {
     nn_pass_poll(p);
@@ -97,9 +65,9 @@ static nn_map features(nn_pass *p, const struct movenet_model *m, const uint8_t 
     if (i == 5) maps[1] = x;
     if (i == 9) maps[0] = x;
   }
-  x = convolve(p, &m->last, VIV_RELU6, NULL, &x);
+  x = nn_apply_same_conv(p, &m->last, VIV_RELU6, NULL, &x);
   tap_rows(p, &x, 2, 3, "out_relu_row2");
-  x = convolve(p, &m->top, 0, NULL, &x);
+  x = nn_apply_same_conv(p, &m->top, 0, NULL, &x);
   for (int32_t i = 0; i < MOVENET_LEVELS; i++) {
     nn_map up = nn_resize_map(p, VIV_LINEAR, false, maps[i].size, &x);
     if (!i) tap_rows(p, &up, 4, 8, "up0_rows4_8");

@@ -2,35 +2,29 @@
 #ifndef PLUGINS_MOVENET_H
 #define PLUGINS_MOVENET_H
 
-#include "nn/modules.h"
+#include "nn/tensorflow.h"
 
 enum { MOVENET_BLOCKS = 17, MOVENET_LEVELS = 3, MOVENET_KEYPOINTS = 17 };
 
-/* A convolution with TensorFlow's padding "SAME": what is odd goes to the end. */
-struct movenet_conv {
-  viv_conv_weight *w;
-  int32_t in, out, kernel, stride;
-};
-
 struct movenet_block {
-  struct movenet_conv expand; /* w NULL: the first block has none */
-  struct movenet_conv depthwise, project;
+  nn_same_conv expand; /* w NULL: the first block has none */
+  nn_same_conv depthwise, project;
 };
 
 struct movenet_level {
-  struct movenet_conv lateral;              /* 1x1 on the backbone's map of that size */
-  struct movenet_conv depthwise, pointwise; /* after the sum */
+  nn_same_conv lateral;              /* 1x1 on the backbone's map of that size */
+  nn_same_conv depthwise, pointwise; /* after the sum */
 };
 
 struct movenet_head {
-  struct movenet_conv depthwise, hidden, out;
+  nn_same_conv depthwise, hidden, out;
 };
 
 struct movenet_model {
   nn_net net;
   int32_t size, cells;                 /* sides of the input and of the heads' maps */
   const float *offset, *scale, *shift; /* [3], [3], [1]: (pixel - offset) scale - shift */
-  struct movenet_conv stem, last, top;
+  nn_same_conv stem, last, top;
   struct movenet_block block[MOVENET_BLOCKS];
   struct movenet_level level[MOVENET_LEVELS]; /* coarse to fine */
   struct movenet_head centre, heatmap, regress, offsets;

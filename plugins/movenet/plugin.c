@@ -23,78 +23,34 @@ static bool shape_of(const nn_loader *l, const char *name, int64_t out[4]) {
   return true;
 }
 
-/* [h, w, in, out] -> [out, in, h, w]; a depthwise kernel's `in` become its outputs. NULL: no memory,
- * reported. */
-static const float *turned(nn_loader *l, const viv_tensor *t, bool depthwise) {
-  const int64_t *s = t->shape;
-  int64_t taps = s[0] * s[1], in = depthwise ? 1 : s[2], out = depthwise ? s[2] : s[3];
-  const float *x = l->compute->floats(l->compute, l->source->arena, t);
-  float *y =
-      x ? l->host->arena_alloc(l->source->arena, (uint64_t)(taps * in * out) * sizeof *y) : NULL;
-  if (!y) {
-    l->status = nn_fail(l->error, VIV_NOT_NOW, "memory", "no memory for the weights");
-    return NULL;
-  }
-  for (int64_t k = 0; k < taps; k++)
-    for (int64_t i = 0; i < in; i++)
-      for (int64_t o = 0; o < out; o++) y[(o * in + i) * taps + k] = x[(k * in + i) * out + o];
-  return y;
-}
-
 /* kernel and bias by their names under the prefix, bias NULL: none. Answers the channels that come
  * out, in every walk; those that go in must be `in`. */
 static int32_t load_conv(nn_loader *l, const char *kernel, const char *bias, int32_t in,
-                         bool depthwise, int32_t stride, struct movenet_conv *conv) {
+                         bool depthwise, int32_t stride, nn_same_conv *conv) {
   int64_t s[4] = {1, 1, in, in}; /* when it is missing: whatever lets the walk go on */
   bool there = shape_of(l, kernel, s);
   int64_t out = depthwise ? in : s[3];
   if (out < 1 || out > 1 << 16 || s[0] < 1 || s[0] > 15) {
     out = in;
+    s[0] = 1;
     there = false;
   }
-  int64_t shape[4] = {s[0], s[0], in, depthwise ? 1 : out}, bias_shape[1] = {out};
-  viv_tensor t;
-  const float *b = NULL;
-  bool found = nn_find(l, kernel, 4, shape, &t);
-  if (bias) nn_load_tensor(l, bias, true, 1, bias_shape, &b);
-  if (!found || !there || l->status || l->pass == NN_CLAIM) return (int32_t)out;
-  uint64_t bytes = (uint64_t)(s[0] * s[1] * in * (depthwise ? 1 : out)) * sizeof(float);
-  viv_tensor w = {.struct_size = sizeof w,
-                  .dtype = VIV_F32,
-                  .ndim = 4,
-                  .shape = {out, depthwise ? 1 : in, s[0], s[0]},
-                  .bytes = bytes};
-  viv_conv_desc d = {.struct_size = sizeof d,
-                     .dims = 2,
-                     .groups = depthwise ? in : 1,
-                     .in_channels = in,
-                     .out_channels = (int32_t)out,
-                     .kernel = {(int32_t)s[0], (int32_t)s[0], 1},
-                     .stride = {stride, stride, 1},
-                     .dilation = {1, 1, 1},
-                     .weight = &w,
-                     .bias = b};
-  if (l->pass == NN_CHECK) {
-    l->bytes += 2 * (bytes + 64) + l->compute->conv_bytes(l->compute, &d);
-    return (int32_t)out;
-  }
-  t.ndim = 4; /* as found: lengths of 1 count here */
-  memcpy(t.shape, shape, sizeof shape);
-  const float *data = turned(l, &t, depthwise);
-  memcpy(&w.data, &data, sizeof data);
-  if (!data) return (int32_t)out;
-  int32_t rc = l->compute->conv_prepare(l->compute, l->source->arena, &d, &conv->w, l->error);
-  if (rc < 0) l->status = rc;
-  conv->in = in;
-  conv->out = (int32_t)out;
-  conv->kernel = (int32_t)s[0];
-  conv->stride = stride;
+  nn_same_spec spec = {.kernel = kernel,
+                       .bias = bias,
+                       .in = in,
+                       .out = (int32_t)out,
+                       .size = (int32_t)s[0],
+                       .stride = stride,
+                       .depthwise = depthwise};
+  nn_load_same_conv(l, &spec, conv);
+  if (!there && !l->status && l->pass == NN_CHECK)
+    l->status = nn_fail(l->error, VIV_BAD_INPUT, kernel, "is no kernel of at most 15 x 15");
   return (int32_t)out;
 }
 
 /* name/Conv2D_weights and the like: what is left of a convolution with its batch norm. */
 static int32_t folded(nn_loader *l, const char *name, const char *op, int32_t in, int32_t stride,
-                      struct movenet_conv *conv) {
+                      nn_same_conv *conv) {
   char kernel[96], bias[96];
   snprintf(kernel, sizeof kernel, "%s/%s_weights", name, op);
   snprintf(bias, sizeof bias, "%s/%s_bn_offset", name, op);
@@ -102,7 +58,7 @@ static int32_t folded(nn_loader *l, const char *name, const char *op, int32_t in
 }
 
 /* name/Conv2D and name/BiasAdd. */
-static int32_t plain(nn_loader *l, const char *name, int32_t in, struct movenet_conv *conv) {
+static int32_t plain(nn_loader *l, const char *name, int32_t in, nn_same_conv *conv) {
   char kernel[128], bias[128];
   snprintf(kernel, sizeof kernel, "%s/Conv2D/ReadVariableOp", name);
   snprintf(bias, sizeof bias, "%s/BiasAdd/ReadVariableOp", name);

@@ -118,22 +118,22 @@ static void to_planes(const nn_picture *how, struct pixels from, float *out) {
     for (int64_t k = 0; k < 3; k++) out[k * cells + i] = level[k][from.x[3 * i + k]];
 }
 
-static struct pixels picture_at(nn_pass *p, int32_t at) {
-  const viv_tensor *t = nn_input_at(p, "image", at);
+static struct pixels picture_at(nn_pass *p, const char *name, int32_t at) {
+  const viv_tensor *t = nn_input_at(p, name, at);
   if (!t || t->dtype != VIV_U8 || t->ndim != 3 || t->shape[2] != 3 || t->shape[0] < 1 ||
       t->shape[1] < 1)
-    nn_stop(p, VIV_BAD_INPUT, "image", "picture %d must be bytes [height, width, 3]", (int)at);
+    nn_stop(p, VIV_BAD_INPUT, name, "picture %d must be bytes [height, width, 3]", (int)at);
   return (struct pixels){t->data, t->shape[0], t->shape[1]};
 }
 
-float *nn_take_pictures(nn_pass *p, const nn_picture *how, int64_t *n, int64_t *height,
-                        int64_t *width) {
+float *nn_take_pictures(nn_pass *p, const nn_picture *how, const char *name, int64_t *n,
+                        int64_t *height, int64_t *width) {
   float *out = NULL;
-  *n = nn_count(p, "image");
+  *n = nn_count(p, name);
   for (int32_t i = 0; i < *n; i++) {
     /* The batch is taken behind the first picture's scratch: its size is known then. */
     nn_mark mark = nn_here(p);
-    struct pixels x = picture_at(p, i);
+    struct pixels x = picture_at(p, name, i);
     if (how->resize) x = resized(p, how, x);
     if (how->crop) x = cropped(p, how, x);
     if (!i) {
@@ -142,7 +142,7 @@ float *nn_take_pictures(nn_pass *p, const nn_picture *how, int64_t *n, int64_t *
       out = nn_room(p, *n * 3 * x.height * x.width);
     } else if (x.height != *height || x.width != *width) {
       nn_stop(
-          p, VIV_BAD_INPUT, "image",
+          p, VIV_BAD_INPUT, name,
           "picture %d is prepared to %lld x %lld, the first one to %lld x %lld: run them one by "
           "one",
           (int)i, (long long)x.width, (long long)x.height, (long long)*width, (long long)*height);

@@ -19,9 +19,9 @@ typedef struct nn_picture {
 /* preprocessor_config.json over what `how` holds already; nothing changes when there is none. A
  * failure is left in k->status. */
 void nn_read_picture(nn_config *k, const viv_model_source *source, nn_picture *how);
-/* The pictures `image` of the request as one batch [n, 3, height, width]; all must come out in one
+/* The request's pictures of that name (usually `image`) as one batch [n, 3, height, width]; all must come out in one
  * size. *n 0: the request brings none. */
-float *nn_take_pictures(nn_pass *p, const nn_picture *how, int64_t *n, int64_t *height,
-                        int64_t *width);
+float *nn_take_pictures(nn_pass *p, const nn_picture *how, const char *name, int64_t *n,
+                        int64_t *height, int64_t *width);
 
 #endif

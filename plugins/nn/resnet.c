@@ -1,6 +1,7 @@
 /* ResNet: names, loading, the pass. */
 #include "nn/resnet.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,7 +37,7 @@ void nn_resnet_read(nn_config *k, nn_resnet_spec *s) {
   s->stem = (int32_t)nn_int(k, "embedding_size", 64, 2, 4096);
   s->in_channels = (int32_t)nn_int(k, "num_channels", 3, 1, 64);
   s->stride_first = nn_flag(k, "downsample_in_bottleneck", false);
-  s->stride_one = nn_flag(k, "downsample_in_first_stage", false) ? 2 : 1;
+  s->strides[0] = nn_flag(k, "downsample_in_first_stage", false) ? 2 : 1;
   int32_t hidden[4] = {256, 512, 1024, 2048}, depths[4] = {3, 4, 6, 3};
   if (nn_key(k, "hidden_sizes") && nn_ints(k, "hidden_sizes", hidden, 4, 1, 1 << 14) != 4)
     k->status = nn_fail(k->error, VIV_BAD_INPUT, k->where, "hidden_sizes must be four numbers");
@@ -52,8 +53,8 @@ void nn_resnet_read(nn_config *k, nn_resnet_spec *s) {
 /* ---- loading ---- */
 
 static void load_stem(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
-  bool sequence = s->names == NN_RESNET_SEQUENTIAL;
-  bool torch = s->names == NN_RESNET_TORCHVISION || sequence;
+  bool sequence = s->names == NN_RESNET_SEQUENTIAL, numbered = s->names == NN_RESNET_NUMBERED;
+  bool torch = s->names == NN_RESNET_TORCHVISION || sequence || numbered;
   int32_t in = s->in_channels ? s->in_channels : 3;
   for (int32_t i = 0; i < (s->deep_stem ? 3 : 1); i++) {
     nn_conv_spec c = {.in = i == 0 ? in : s->stem / 2,
@@ -61,13 +62,17 @@ static void load_stem(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
                       .kernel = s->deep_stem ? 3 : 7,
                       .stride = i == 0 ? 2 : 1,
                       .pad = s->deep_stem ? 1 : 3,
-                      .norm = sequence ? "1"
-                              : torch  ? "bn1"
-                                       : "normalization",
+                      .norm = sequence || numbered ? "1"
+                              : torch              ? "bn1"
+                                                   : "normalization",
                       .norm_eps = s->eps};
     size_t outer = nn_in(l, "%s", sequence ? "layer0." : torch ? "" : "embedder.embedder.");
     if (s->deep_stem) nn_in(l, "%d.", (int)i);
-    nn_load_conv(l, sequence ? "0" : torch ? "conv1" : "convolution", &c, &net->stem[i]);
+    nn_load_conv(l,
+                 sequence || numbered ? "0"
+                 : torch              ? "conv1"
+                                      : "convolution",
+                 &c, &net->stem[i]);
     nn_out(l, outer);
   }
 }
@@ -79,11 +84,13 @@ struct shape {
 
 static void load_block(nn_loader *l, const nn_resnet_spec *s, const struct shape *b,
                        nn_resnet_block *w) {
-  bool sequence = s->names == NN_RESNET_SEQUENTIAL;
-  bool torch = s->names == NN_RESNET_TORCHVISION || sequence;
-  const char *torch_form = sequence && b->stage == 0 ? "layer%d.1.%d." : "layer%d.%d.";
-  size_t outer = torch ? nn_in(l, torch_form, (int)b->stage + 1, (int)b->at)
-                       : nn_in(l, "encoder.stages.%d.layers.%d.", (int)b->stage, (int)b->at);
+  bool sequence = s->names == NN_RESNET_SEQUENTIAL, numbered = s->names == NN_RESNET_NUMBERED;
+  bool torch = s->names == NN_RESNET_TORCHVISION || sequence || numbered;
+  const char *form = numbered                    ? "%d.%d."
+                     : sequence && b->stage == 0 ? "layer%d.1.%d."
+                     : torch                     ? "layer%d.%d."
+                                                 : "encoder.stages.%d.layers.%d.";
+  size_t outer = nn_in(l, form, (int)b->stage + (numbered ? 4 : torch ? 1 : 0), (int)b->at);
   for (int32_t i = 0; i < (s->basic ? 2 : 3); i++) {
     bool wide = s->basic || i == 1; /* the 3x3 */
     bool strides = s->basic ? i == 0 : s->stride_first ? i == 0 : i == 1;
@@ -97,7 +104,7 @@ static void load_block(nn_loader *l, const nn_resnet_spec *s, const struct shape
                       .stride = strides ? b->stride : 1,
                       .groups = wide && !s->basic ? s->groups : 0,
                       .norm_eps = s->eps};
-    char conv[16], norm[16];
+    char conv[24], norm[24];
     snprintf(conv, sizeof conv, "conv%d", (int)i + 1);
     snprintf(norm, sizeof norm, "bn%d", (int)i + 1);
     c.norm = torch ? norm : "normalization";
@@ -105,6 +112,9 @@ static void load_block(nn_loader *l, const nn_resnet_spec *s, const struct shape
     if (!torch) nn_in(l, "layer.%d.", (int)i);
     nn_load_conv(l, torch ? conv : "convolution", &c, &w->conv[i]);
     nn_out(l, inside);
+    if (!s->gated || i == (s->basic ? 1 : 2)) continue;
+    snprintf(conv, sizeof conv, "conv%d.gate", (int)i + 1);
+    nn_load_linear(l, conv, c.out, c.in, true, &w->gate[i]);
   }
   bool rt = s->names == NN_RESNET_RT_DETR;
   bool has = b->at == 0 && (b->in != b->out || b->stride != 1 || (rt && s->basic));
@@ -124,12 +134,18 @@ static void load_block(nn_loader *l, const nn_resnet_spec *s, const struct shape
   nn_out(l, outer);
 }
 
+static int32_t dilation_of(const nn_resnet_spec *s, int32_t stage, int32_t block) {
+  int32_t all = s->dilations[stage], first = s->first_dilation[stage];
+  int32_t d = block == 0 && first ? first : all ? all : 1;
+  bool grid = stage == 3 && block < 3 && s->multi_grid[block];
+  return grid ? d * s->multi_grid[block] : d;
+}
+
 void nn_load_resnet(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
-  load_stem(l, s, net);
+  if (!s->no_stem) load_stem(l, s, net);
   int32_t n = 0, in = s->stem;
   for (int32_t stage = 0; stage < 4; stage++) {
-    bool dilated = s->dilation && stage == 3;
-    int32_t stride = stage ? dilated ? 1 : 2 : s->stride_one ? s->stride_one : 1;
+    int32_t stride = s->strides[stage] ? s->strides[stage] : stage ? 2 : 1;
     for (int32_t i = 0; i < s->layers[stage] && n < NN_RESNET_BLOCKS; i++, n++) {
       struct shape b = {.stage = stage,
                         .at = i,
@@ -137,7 +153,7 @@ void nn_load_resnet(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
                         .inner = s->inner[stage],
                         .out = s->out[stage],
                         .stride = i ? 1 : stride,
-                        .dilation = dilated && i ? 2 : 1};
+                        .dilation = dilation_of(s, stage, i)};
       load_block(l, s, &b, &net->block[n]);
       in = s->out[stage];
     }
@@ -151,9 +167,9 @@ void nn_load_resnet(nn_loader *l, const nn_resnet_spec *s, nn_resnet *net) {
 static void shapes(nn_pass *p, const nn_resnet *net, const nn_map *x, int32_t last,
                    nn_map maps[5]) {
   nn_map at = *x;
-  for (int32_t i = 0; i < (net->spec.deep_stem ? 3 : 1); i++)
+  for (int32_t i = 0; !net->spec.no_stem && i < (net->spec.deep_stem ? 3 : 1); i++)
     at = nn_conv_shape(p, &net->stem[i], &at, VIV_CHANNELS_LAST);
-  for (int32_t i = 0; i < 2; i++)
+  for (int32_t i = 0; !net->spec.no_stem && i < 2; i++)
     at.size[i] = (at.size[i] - 1) / 2 + 1; /* pool 3, stride 2, pad 1 */
   maps[0] = at;
   const nn_resnet_block *block = net->block;
@@ -176,11 +192,18 @@ static nn_map conv_last(nn_pass *p, const nn_conv *conv, const nn_map *x) {
   return y;
 }
 
-static void stem(nn_pass *p, const nn_resnet *net, const nn_map *x, nn_map *out) {
+static void add_macs(const nn_gates *g, const nn_conv *conv, const nn_map *y, const uint8_t *in,
+                     const uint8_t *out);
+
+static void stem(nn_pass *p, const nn_resnet *net, const nn_gates *gates, const nn_map *x,
+                 nn_map *out) {
   const viv_compute *c = nn_compute_of(p);
   nn_mark mark = nn_here(p);
   nn_map at = *x;
-  for (int32_t i = 0; i < (net->spec.deep_stem ? 3 : 1); i++) at = conv_last(p, &net->stem[i], &at);
+  for (int32_t i = 0; i < (net->spec.deep_stem ? 3 : 1); i++) {
+    at = conv_last(p, &net->stem[i], &at);
+    add_macs(gates, &net->stem[i], &at, NULL, NULL);
+  }
   viv_pool pool = {.struct_size = sizeof pool,
                    .kind = VIV_POOL_MAX,
                    .dims = 2,
@@ -198,28 +221,104 @@ static void stem(nn_pass *p, const nn_resnet *net, const nn_map *x, nn_map *out)
   nn_release(p, mark);
 }
 
+/* ---- gates ---- */
+
+/* largest [B, channels] of each channel over the places of x, channels last. */
+static float *largest(nn_pass *p, const nn_map *x) {
+  int64_t space = nn_space(x), c = x->channels;
+  float *top = nn_room(p, x->batch * c);
+  for (int32_t b = 0; b < x->batch; b++)
+    for (int64_t i = 0; i < space; i++)
+      for (int64_t k = 0; k < c; k++) {
+        float v = x->x[(b * space + i) * c + k];
+        if (!i || v > top[b * c + k]) top[b * c + k] = v;
+      }
+  return top;
+}
+
+/* Which outputs of a gated convolution of x stay, [B, channels]; handed over. */
+static uint8_t *mask_of(nn_pass *p, const nn_linear *gate, const nn_gates *g, const nn_map *x,
+                        const char *name) {
+  uint8_t *mask = nn_bytes(p, x->batch * gate->out, 1);
+  float *logit = nn_apply_linear(p, gate, 0, largest(p, x), x->batch);
+  nn_tap(p, logit, NN_DIMS(x->batch, gate->out), "%s.gate", name);
+  for (int64_t i = 0; i < x->batch * gate->out; i++)
+    mask[i] = g->open || 1 / (1 + expf(-logit[i])) >= g->threshold;
+  if (nn_wants_result(p, "mask.%s", name))
+    nn_result(p, VIV_U8, mask, NN_DIMS(x->batch, gate->out), "mask.%s", name);
+  return mask;
+}
+
+static int64_t count(const uint8_t *mask, int64_t n) {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += mask[i];
+  return sum;
+}
+
+/* Adds a convolution's multiply-adds; in and out: which channels count, NULL: all. */
+static void add_macs(const nn_gates *g, const nn_conv *conv, const nn_map *y, const uint8_t *in,
+                     const uint8_t *out) {
+  int64_t each = nn_space(y) * conv->kernel[0] * conv->kernel[1];
+  for (int32_t b = 0; g && b < y->batch; b++)
+    g->macs[b] += each * (in ? count(in + (int64_t)b * conv->in, conv->in) : conv->in) *
+                  (out ? count(out + (int64_t)b * conv->out, conv->out) : conv->out);
+}
+
+static void drop(const uint8_t *mask, nn_map *y) {
+  int64_t space = nn_space(y), c = y->channels;
+  for (int64_t r = 0; r < y->batch * space; r++)
+    for (int64_t k = 0; k < c; k++)
+      if (!mask[r / space * c + k]) y->x[r * c + k] = 0;
+}
+
+/* ---- blocks ---- */
+
 /* y = relu(block(x)). y holds the shortcut until the last convolution adds to it, so that y may be
- * x where the shortcut is x itself. */
-static void run_block(nn_pass *p, const nn_resnet *net, const nn_resnet_block *w, const nn_map *x,
-                      nn_map *y) {
+ * x where the shortcut is x itself. name: of the block, for its gates. */
+static void run_block(nn_pass *p, const nn_resnet *net, const nn_resnet_block *w,
+                      const nn_gates *gates, const char *name, const nn_map *x, nn_map *y) {
   int32_t last = net->spec.basic ? 1 : 2;
+  const uint8_t *mask = NULL;
   nn_mark mark = nn_here(p);
   if (w->shortcut.w) {
     nn_map from = *x;
     if (w->pool) from = nn_pool2d(p, VIV_POOL_AVERAGE, 2, 2, 0, true, x);
     nn_conv_to(p, &w->shortcut, 0, NULL, &from, y);
+    add_macs(gates, &w->shortcut, y, NULL, NULL);
     nn_release(p, mark);
   } else if (y->x != x->x) {
     memcpy(y->x, x->x, (size_t)nn_elements(x) * sizeof *x->x);
   }
   nn_map at = *x;
-  for (int32_t i = 0; i < last; i++) at = conv_last(p, &w->conv[i], &at);
+  for (int32_t i = 0; i < last; i++) {
+    char conv[64];
+    const uint8_t *in = mask;
+    snprintf(conv, sizeof conv, "%s.conv%d", name, (int)i + 1);
+    mask = gates && w->gate[i].w ? mask_of(p, &w->gate[i], gates, &at, conv) : NULL;
+    at = conv_last(p, &w->conv[i], &at);
+    if (mask) drop(mask, &at);
+    add_macs(gates, &w->conv[i], &at, in, mask);
+  }
   nn_conv_to(p, &w->conv[last], VIV_RELU, y->x, &at, y);
+  add_macs(gates, &w->conv[last], y, mask, NULL);
+  nn_release(p, mark);
+}
+
+static void tap_map(nn_pass *p, const nn_resnet *net, const nn_map *x, const char *name) {
+  if (!net->spec.taps || !nn_taps(p, "%s%s", net->spec.taps, name)) return;
+  nn_mark mark = nn_here(p);
+  nn_map y = nn_to_layout(p, x, VIV_CHANNELS_FIRST);
+  nn_tap(p, y.x, NN_DIMS(y.batch, y.channels, y.size[0], y.size[1]), "%s%s", net->spec.taps, name);
   nn_release(p, mark);
 }
 
 void nn_apply_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t wanted,
                      nn_map maps[5]) {
+  nn_apply_gated_resnet(p, net, x, wanted, maps, NULL);
+}
+
+void nn_apply_gated_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t wanted,
+                           nn_map maps[5], const nn_gates *gates) {
   int32_t last = 0;
   for (int32_t s = 1; s < 5; s++)
     if (wanted >> s & 1) last = s;
@@ -229,16 +328,25 @@ void nn_apply_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t
     if (wanted >> s & 1) maps[s] = roomy(p, shape[s]);
   /* Below the mark stays what was asked for; the rest goes when all is done. */
   nn_mark mark = nn_here(p);
-  nn_map at = wanted & 1 ? maps[0] : roomy(p, shape[0]);
-  stem(p, net, x, &at);
+  nn_map at = *x;
+  if (!net->spec.no_stem) {
+    at = wanted & 1 ? maps[0] : roomy(p, shape[0]);
+    stem(p, net, gates, x, &at);
+    tap_map(p, net, &at, "maxpool");
+  }
+  char name[32];
   const nn_resnet_block *block = net->block;
   for (int32_t s = 0; s < last; s++) {
     nn_map y = wanted >> (s + 1) & 1 ? maps[s + 1] : roomy(p, shape[s + 1]);
     for (int32_t i = 0; i < net->spec.layers[s]; i++, block++) {
       nn_pass_poll(p);
-      run_block(p, net, block, i ? &y : &at, &y);
+      snprintf(name, sizeof name, "layer%d.%d", (int)s + 1, (int)i);
+      run_block(p, net, block, gates, name, i ? &y : &at, &y);
+      tap_map(p, net, &y, name);
     }
     at = y;
+    snprintf(name, sizeof name, "layer%d", (int)s + 1);
+    tap_map(p, net, &at, name);
   }
   nn_release(p, mark);
 }

@@ -252,6 +252,11 @@ void nn_load(nn_loader *l, const char *name, void *field, int64_t begin, int64_t
   viv_tensor t;
   int64_t shape[2] = {total, cols};
   if (!wanted || !nn_find(l, name, cols == 1 ? 1 : 2, shape, &t)) return;
+  /* A 1x1 convolution's kernel has axes of length 1 that a matrix has not. */
+  if (t.ndim > 2) {
+    t.ndim = cols == 1 ? 1 : 2;
+    memcpy(t.shape, shape, sizeof shape);
+  }
   if (l->pass == NN_CHECK)
     count(l, &t, begin, end, total, cols, kind);
   else
