@@ -312,6 +312,42 @@ static void tap_map(nn_pass *p, const nn_resnet *net, const nn_map *x, const cha
   nn_release(p, mark);
 }
 
+/* y = stage s of x. */
+static void run_stage(nn_pass *p, const nn_resnet *net, int32_t s, const nn_gates *gates,
+                      const nn_map *x, nn_map *y) {
+  const nn_resnet_block *block = net->block;
+  char name[32];
+  for (int32_t i = 0; i < s; i++) block += net->spec.layers[i];
+  for (int32_t i = 0; i < net->spec.layers[s]; i++, block++) {
+    nn_pass_poll(p);
+    snprintf(name, sizeof name, "layer%d.%d", (int)s + 1, (int)i);
+    run_block(p, net, block, gates, name, i ? y : x, y);
+    tap_map(p, net, y, name);
+  }
+  snprintf(name, sizeof name, "layer%d", (int)s + 1);
+  tap_map(p, net, y, name);
+}
+
+nn_map nn_resnet_stem(nn_pass *p, const nn_resnet *net, const nn_map *x) {
+  nn_map maps[5] = {{0}};
+  shapes(p, net, x, 0, maps);
+  nn_map y = roomy(p, maps[0]);
+  stem(p, net, NULL, x, &y);
+  tap_map(p, net, &y, "maxpool");
+  return y;
+}
+
+nn_map nn_resnet_stage(nn_pass *p, const nn_resnet *net, int32_t stage, const nn_map *x) {
+  const nn_resnet_block *block = net->block;
+  for (int32_t i = 0; i < stage; i++) block += net->spec.layers[i];
+  nn_map shape = *x;
+  for (int32_t i = 0; i < (net->spec.basic ? 2 : 3); i++)
+    shape = nn_conv_shape(p, &block->conv[i], &shape, VIV_CHANNELS_LAST);
+  nn_map y = roomy(p, shape);
+  run_stage(p, net, stage, NULL, x, &y);
+  return y;
+}
+
 void nn_apply_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t wanted,
                      nn_map maps[5]) {
   nn_apply_gated_resnet(p, net, x, wanted, maps, NULL);
@@ -334,19 +370,10 @@ void nn_apply_gated_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, ui
     stem(p, net, gates, x, &at);
     tap_map(p, net, &at, "maxpool");
   }
-  char name[32];
-  const nn_resnet_block *block = net->block;
   for (int32_t s = 0; s < last; s++) {
     nn_map y = wanted >> (s + 1) & 1 ? maps[s + 1] : roomy(p, shape[s + 1]);
-    for (int32_t i = 0; i < net->spec.layers[s]; i++, block++) {
-      nn_pass_poll(p);
-      snprintf(name, sizeof name, "layer%d.%d", (int)s + 1, (int)i);
-      run_block(p, net, block, gates, name, i ? &y : &at, &y);
-      tap_map(p, net, &y, name);
-    }
+    run_stage(p, net, s, gates, &at, &y);
     at = y;
-    snprintf(name, sizeof name, "layer%d", (int)s + 1);
-    tap_map(p, net, &at, name);
   }
   nn_release(p, mark);
 }

@@ -71,6 +71,11 @@ void nn_load_resnet(nn_loader *l, const nn_resnet_spec *spec, nn_resnet *net);
 void nn_apply_resnet(nn_pass *p, const nn_resnet *net, const nn_map *x, uint32_t wanted,
                      nn_map maps[5]);
 
+/* The same step by step, for networks that do something between the stages (0 to 3): the map after the
+ * stem's pool, and each stage's; channels last, room of the pass. */
+nn_map nn_resnet_stem(nn_pass *p, const nn_resnet *net, const nn_map *x);
+nn_map nn_resnet_stage(nn_pass *p, const nn_resnet *net, int32_t stage, const nn_map *x);
+
 /* Channels that a picture can do without (Fire Together Wire Together, dynamic pruning): an output of
  * a gated convolution stays where sigmoid(gate(largest of each input)) >= threshold and is 0 after its
  * ReLU else. The kernels compute all of them: what is left out is counted, not skipped.
