@@ -129,6 +129,7 @@ static int32_t make_tuple(viv__unpickler *u, viv__pk *const *items, uint32_t n) 
 
 enum what {
   ORDERED_DICT,
+  COUNTER,
   TENSOR_V2,
   TENSOR_V3,
   PARAMETER,
@@ -145,6 +146,8 @@ typedef struct global {
 
 static const global globals[] = {
     {"collections", "OrderedDict", ORDERED_DICT, 0},
+    /* The milestones of a learning rate's schedule, beside the weights. */
+    {"collections", "Counter", COUNTER, 0},
     /* "args", beside the weights of research code: a mapping of names to plain values. */
     {"argparse", "Namespace", ORDERED_DICT, 0},
     {"torch._utils", "_rebuild_tensor_v2", TENSOR_V2, 0},
@@ -344,6 +347,10 @@ static int32_t call(viv__unpickler *u) {
   switch (g->what) {
   case ORDERED_DICT:
     return ordered_dict(u, args);
+  case COUNTER:
+    if (args->as.list.count != 1 || args->as.list.items[0]->kind != VIV__PK_DICT)
+      return BAD(u, "a Counter of something else than one dict");
+    return push(u, args->as.list.items[0]);
   case TENSOR_V2:
     return rebuild_tensor(u, args, false);
   case TENSOR_V3:

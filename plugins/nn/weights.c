@@ -35,8 +35,17 @@ void nn_at(nn_loader *l, const char *format, ...) {
   va_end(args);
 }
 
-/* Adds one mismatch to the report while there is room; those that do not fit are counted. A tensor
- * that several rows of a table take their part of is reported once. */
+/* One line of the log, for what has no room in the error: a checkpoint may lack hundreds of tensors. */
+static void log_tensor(const nn_loader *l, const char *what, int len) {
+  char line[256];
+  int n = snprintf(line, sizeof line, "weights: %.*s", len, what);
+  if (n < 0 || !l->host->log) return;
+  if ((size_t)n >= sizeof line) n = (int)sizeof line - 1;
+  l->host->log(l->host->self, VIV_LOG_WARN, (viv_str){line, (uint64_t)n});
+}
+
+/* Adds one mismatch to the report while there is room, else to the log. A tensor that several rows of
+ * a table take their part of is reported once. */
 static void mismatch(nn_loader *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void mismatch(nn_loader *l, const char *format, ...) {
   char line[256];
@@ -49,6 +58,8 @@ static void mismatch(nn_loader *l, const char *format, ...) {
   l->mismatches++;
   if (used + n + 2 < sizeof l->report)
     snprintf(l->report + used, sizeof l->report - used, "%s%s", used ? "; " : "", line);
+  else
+    log_tensor(l, line, (int)n);
 }
 
 static int32_t lines(const char *report) {
@@ -197,12 +208,17 @@ void nn_ignore(nn_loader *l, const char *pattern) {
     if (l->lot->name[i].ptr && matches(l->lot->name[i], pattern)) l->lot->claimed[i] = true;
 }
 
-/* Adds one name to the list while there is room. */
+/* Adds one name to the list while there is room, else to the log. */
 static void stranger(nn_loader *l, viv_str name) {
   int len = (int)(name.len < 100 ? name.len : 100);
   size_t used = strlen(l->strangers);
   l->n_strangers++;
-  if (used + (size_t)len + 3 > sizeof l->strangers) return;
+  if (used + (size_t)len + 3 > sizeof l->strangers) {
+    char line[160];
+    int n = snprintf(line, sizeof line, "%.*s is not part of this architecture", len, name.ptr);
+    log_tensor(l, line, n);
+    return;
+  }
   snprintf(l->strangers + used, sizeof l->strangers - used, "%s%.*s", used ? ", " : "", len,
            name.ptr);
   l->n_named++;
@@ -273,10 +289,10 @@ int32_t nn_weights_check(const viv_host *host, const viv_compute *compute,
   find_strangers(&l, tables, model);
   if (!l.mismatches && !l.n_strangers) return VIV_OK;
 
-  char wrong[560] = "", strange[320] = "", more[32] = "";
+  char wrong[560] = "", strange[352] = "", more[64] = "";
   if (l.mismatches) {
     int32_t rest = l.mismatches - lines(l.report);
-    if (rest > 0) snprintf(more, sizeof more, "; and %d more", (int)rest);
+    if (rest > 0) snprintf(more, sizeof more, "; and %d more, which the log names", (int)rest);
     snprintf(wrong, sizeof wrong, "%d tensor%s of the checkpoint do%s not fit config.json: %s%s",
              (int)l.mismatches, l.mismatches == 1 ? "" : "s", l.mismatches == 1 ? "es" : "",
              l.report, more);
@@ -284,7 +300,8 @@ int32_t nn_weights_check(const viv_host *host, const viv_compute *compute,
   if (l.n_strangers) {
     int64_t rest = l.n_strangers - l.n_named;
     *more = 0;
-    if (rest > 0) snprintf(more, sizeof more, " and %lld more", (long long)rest);
+    if (rest > 0)
+      snprintf(more, sizeof more, " and %lld more, which the log names", (long long)rest);
     snprintf(strange, sizeof strange, "%s%lld tensor%s not part of this architecture: %s%s",
              l.mismatches ? "; " : "", (long long)l.n_strangers,
              l.n_strangers == 1 ? " is" : "s are", l.strangers, more);

@@ -9,6 +9,7 @@
 #define DEFORMABLE "tests/goldens/deformable-detr/two-stage"
 #define RELTR "tests/goldens/reltr/tiny"
 #define POSE "tests/goldens/group-pose/swin-masked"
+#define PTH "tests/data/detr/group-pose.pth"
 
 enum { MAX_RESULTS = 64 };
 
@@ -346,6 +347,105 @@ Test(detr, checkpoints_of_another_size_say_which_tensors) {
   refuse_model(rt, DETR, "\"d_model\": 24", "\"d_model\": 25", "d_model");
   refuse_model(rt, RELTR, "\"num_rel_classes\": 6", "\"num_rel_classes\": 8", "rel_class_embed");
   viv_close(rt);
+}
+
+/* A folder with the model's weights by a link and a configuration with `from` replaced by `to`. */
+static char *pth_model(const char *model, const char *weights, const char *from, const char *to) {
+  static char folder[64];
+  snprintf(folder, sizeof folder, "/tmp/test_detr.XXXXXX");
+  cr_assert(mkdtemp(folder));
+  char path[4096], target[4096], text[8192];
+  cr_assert(realpath(weights, target));
+  snprintf(path, sizeof path, "%s/%s", folder, strrchr(weights, '/') + 1);
+  cr_assert_eq(symlink(target, path), 0);
+  snprintf(path, sizeof path, "%s/config.json", model);
+  FILE *f = fopen(path, "r");
+  cr_assert(f);
+  size_t n = fread(text, 1, sizeof text - 1, f);
+  fclose(f);
+  text[n] = 0;
+  char *at = strstr(text, from);
+  cr_assert(at, "%s holds no %s", path, from);
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  f = fopen(path, "w");
+  cr_assert(f);
+  fprintf(f, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+  fclose(f);
+  return folder;
+}
+
+static void remove_pth(const char *folder, const char *weights) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  unlink(path);
+  snprintf(path, sizeof path, "%s/%s", folder, strrchr(weights, '/') + 1);
+  unlink(path);
+  rmdir(folder);
+}
+
+/* says: what must stand in the error or, where that has no room for all tensors, in the log. */
+static void refuse_weights(const char *model, const char *weights, const char *from, const char *to,
+                           const char *const *says) {
+  char *folder = pth_model(model, weights, from, to);
+  viv_runtime *rt = NULL;
+  viv_model *m = NULL;
+  viv_error e = VIV_ERROR_INIT;
+  FILE *file = tmpfile();
+  cr_assert(file);
+  viv_options o = {.struct_size = sizeof o,
+                   .threads = 1,
+                   .plugin_path = env("VIV_TEST_PLUGINS", "build/plugins"),
+                   .log_level = VIV_LOG_WARN,
+                   .log_fd = fileno(file)};
+  cr_assert_eq(viv_open(&o, &rt, &e), VIV_OK, "%s: %s", e.where, e.message);
+  int32_t status = viv_load(rt, folder, NULL, &m, &e);
+  cr_assert_lt(status, 0, "%s opened in spite of %s", model, to);
+  viv_close(rt);
+  static char log[1 << 16];
+  rewind(file);
+  log[fread(log, 1, sizeof log - 1, file)] = 0;
+  fclose(file);
+  for (; *says; says++)
+    cr_assert(strstr(e.message, *says) || strstr(log, *says), "no %s in %s: %s, nor in the log: %s",
+              *says, e.where, e.message, log);
+  remove_pth(folder, weights);
+}
+
+/* The state of a training as its authors save it: the weights lie under "model", twice where they are
+ * shared, beside the optimizer's. */
+Test(detr, an_official_pth_is_the_same_model) {
+  viv_runtime *rt = open_runtime();
+  char *folder = pth_model(POSE, PTH, "\"num_select\": 15", "\"num_select\": 15");
+  viv_model *official = load(rt, folder), *plain = load(rt, POSE);
+  viv_tensor a = picture(60, 71, 1);
+  struct input in = {"image", &a};
+  struct results x, y;
+  run_task(official, "pose", &in, 1, "{" SMALL "}", &x);
+  run_task(plain, "pose", &in, 1, "{" SMALL "}", &y);
+  cr_assert_gt(result_of(&x, "scores.0")->shape[0], 0, "nobody found: the test says little");
+  assert_same(&x, "keypoints.0", &y, "keypoints.0");
+  assert_same(&x, "scores.0", &y, "scores.0");
+  free_results(&x);
+  free_results(&y);
+  free(a.data);
+  viv_unload(official);
+  viv_unload(plain);
+  remove_pth(folder, PTH);
+  viv_close(rt);
+}
+
+Test(detr, what_an_official_pth_lacks_is_all_named) {
+  refuse_weights(
+      POSE, PTH, "\"enc_layers\": 2", "\"enc_layers\": 3",
+      (const char *const[]){"transformer.encoder.layers.2.self_attn.sampling_offsets.weight",
+                            "transformer.encoder.layers.2.linear1.weight",
+                            "transformer.encoder.layers.2.norm2.bias", NULL});
+  refuse_weights(POSE, PTH, "\"num_classes\": 2", "\"num_classes\": 91",
+                 (const char *const[]){"class_embed.1.weight",
+                                       "transformer.enc_out_class_embed.bias", "91", NULL});
+  refuse_weights(POSE, PTH, "\"num_body_points\": 17", "\"num_body_points\": 14",
+                 (const char *const[]){"transformer.keypoint_embedding.weight",
+                                       "transformer.enc_pose_embed.layers.3.bias", NULL});
 }
 
 Test(detr, a_folder_without_weights_prepares_pictures_only) {

@@ -8,7 +8,8 @@
 #
 #   FOLDER/llama-bench            the program
 #   FOLDER/smollm2-q4_1.gguf      SmolLM2-135M-Instruct, Q4_1
-#   FOLDER/python/bin/python      with encoders: numpy, safetensors, torch, transformers, onnx, onnxruntime
+#   FOLDER/python/bin/python      with encoders: numpy, safetensors, torch, transformers, onnx, onnxruntime,
+#                               pycocotools
 set -eu
 folder=$1 what=${2:-}
 llama=0.3.36 smollm=0.1.2
@@ -50,5 +51,5 @@ if [ ! -x "$folder/llama-bench" ]; then
 fi
 
 [ "$what" = encoders ] || exit 0
-"$folder/python/bin/python" -c 'import torch, transformers, onnxruntime, onnx, safetensors' \
-  2>/dev/null || $pip install numpy safetensors torch transformers onnx onnxruntime
+"$folder/python/bin/python" -c 'import torch, transformers, onnxruntime, onnx, safetensors, pycocotools' \
+  2>/dev/null || $pip install numpy safetensors torch transformers onnx onnxruntime pycocotools
