@@ -345,6 +345,7 @@ static int32_t one(struct batch *b, const viv__picture_item *item, cJSON *line, 
   b->job_seconds += outcome.seconds;
   cJSON_AddNumberToObject(line, "width", header.width);
   cJSON_AddNumberToObject(line, "height", header.height);
+  if (header.animated) cJSON_AddTrueToObject(line, "animated");
   cJSON_AddStringToObject(line, "task", b->schema->name);
   if (status >= 0 && b->coco)
     status = viv__results_coco(&results, 0, &b->words, b->threshold,

@@ -135,6 +135,7 @@ check "unless not wanted" exits 0 "$viv" run "$model" $corpus/jpeg-turned --task
 check "then it is as stored" json '.[0] | .width == 16 and .depth.width == 16'
 check "an animation" exits 0 "$viv" run "$model" $corpus/webp-animated --task embed
 check "is said to be one" complains 'animated; its first frame'
+check "in the answer too" json '.[0].animated == true'
 check "a palette, interlaced" exits 0 "$viv" run "$model" $corpus/png-palette-adam7 --task embed
 check "in its colours" json '.[0].embedding | [.[0] - 0.442203548, .[1] - 0.557796452, .[2] - 0.082913165] | map(fabs) | max < 1e-6'
 check "CMYK" exits 0 "$viv" run "$model" $corpus/jpeg-cmyk --task embed
