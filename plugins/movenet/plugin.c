@@ -196,7 +196,8 @@ static int32_t open_model(const viv_host *host, const viv_model_source *source,
   if (rc >= 0) rc = nn_weights_load(host, m->net.compute, source, tables, m, error);
   if (rc < 0) return rc;
   snprintf(m->about, sizeof m->about,
-           "{\"family\":\"movenet\",\"input\":%d,\"cells\":%d,\"keypoints_per_person\":%d}",
+           "{\"family\":\"movenet\",\"input\":%d,\"cells\":%d,\"keypoints_per_person\":%d,"
+           "\"tasks\":[\"pose\",\"forward\"]}",
            (int)m->size, (int)m->cells, MOVENET_KEYPOINTS);
   m->net.about = m->about;
   *out = (viv_plugin_model *)m;

@@ -89,6 +89,13 @@ check "ViTPose after RT-DETR" exits 0 env VIV_PLUGIN_PATH="$build/plugins" "$viv
 check "has a pose in each box" json '.[0].objects | length > 0 and all(.keypoints | length == 5)'
 check "RT-DETR takes no boxes" exits 3 env VIV_PLUGIN_PATH="$build/plugins" "$viv" run \
   tests/goldens/rt-detr/basic $real/image0.png --detector tests/goldens/rt-detr/basic
+net=${VIV_WEIGHTS:-build/weights}/package/models
+if [ -f "$net/movenet-lightning.json" ]; then
+  check "MoveNet on a photo" exits 0 env VIV_PLUGIN_PATH="$build/plugins" "$viv" run \
+    "$net/movenet-lightning.json" tests/goldens/movenet/real-lightning-astronaut/astronaut_192.png
+  check "sees the astronaut's nose" json \
+    '.[0].objects[0].keypoints[0] | .name == "nose" and (.x - 83 | fabs) < 3 and (.y - 45 | fabs) < 3'
+fi
 printf '\377\0\0\377\0\0\0\0\0\0\0\0' >"$tmp/raw"
 check "frames of a pipe" sh -c \
   "'$viv' run '$model' - --frames 2x1 --task pose --detector '$persons' <'$tmp/raw' >'$tmp/out'"
