@@ -21,9 +21,10 @@ LIBS     = $(shell pkg-config --libs $(PKGS)) -ldl -lpthread -lm
 
 # ---- sources: a file in one of these folders is built, no list to keep ----
 LIB_SRC   := $(wildcard host/base/*.c host/grammar/*.c host/checkpoint/*.c host/compute/*.c host/text/*.c host/template/*.c \
-             host/core/*.c host/tasks/*.c host/media/*.c)
+             host/core/*.c host/tasks/*.c host/media/*.c host/wire/*.c host/client/*.c)
 CLI_SRC   := $(wildcard host/cli/*.c)
 VALID_SRC := $(wildcard host/validate/*.c)
+DAEMON_SRC := $(wildcard host/daemon/*.c)
 NN_SRC    := $(wildcard plugins/nn/*.c)
 PLUGINS   := $(patsubst plugins/%/manifest.json,%,$(wildcard plugins/*/manifest.json))
 UNIT_SRC  := $(wildcard tests/unit/*.c)
@@ -34,7 +35,7 @@ obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_OBJ := $(call obj,$(LIB_SRC))
 
 .PHONY: all
-all: $(BUILD)/libvivarium.so $(BUILD)/viv $(BUILD)/viv-validate plugins $(BUILD)/vivarium.pc
+all: $(BUILD)/libvivarium.so $(BUILD)/viv $(BUILD)/vivd $(BUILD)/viv-validate plugins $(BUILD)/vivarium.pc
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -66,6 +67,10 @@ $(BUILD)/viv: $(call obj,$(CLI_SRC)) $(BUILD)/libvivarium.a
 $(BUILD)/viv-validate: $(call obj,$(VALID_SRC)) $(BUILD)/libvivarium.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SAN) -o $@ $^ $(LIBS)
+
+$(BUILD)/vivd: $(call obj,$(DAEMON_SRC)) $(BUILD)/libvivarium.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(SAN) -rdynamic -o $@ $^ $(LIBS) $(shell pkg-config --libs libseccomp)
 
 # ---- plugins: only abi/ and plugins/nn, one exported symbol ----
 PLUGIN_FLAGS = -std=c11 $(OPT) -g -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=off \

@@ -5,8 +5,8 @@ _viv_models() {
 
 _viv() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
-  local verbs="run chat list show why plugins tokenize session eval score embed fill classify quantize bench golden doctor new-plugin \
-version"
+  local verbs="run chat list show why plugins tokenize session eval score embed fill classify quantize bench golden serve \
+ps load unload stop metrics logs doctor new-plugin version"
   local common="--help --json"
   local load="--plugin --dtype --context --load"
   local generate="--max-tokens --temp --top-k --top-p --min-p --seed --strategy --stop --schema --grammar --ignore-eos \
@@ -27,27 +27,31 @@ version"
     --format) COMPREPLY=($(compgen -W "json coco" -- "$cur")); return ;;
     --preview-as) COMPREPLY=($(compgen -W "kitty sixel blocks" -- "$cur")); return ;;
     --detector) COMPREPLY=($(compgen -W "$(_viv_models)" -- "$cur") $(compgen -f -- "$cur")); return ;;
+    --level|--log) COMPREPLY=($(compgen -W "error warn info debug" -- "$cur")); return ;;
     --kind) COMPREPLY=($(compgen -W "boxes keypoints" -- "$cur")); return ;;
-    --out|-o|--input|-i|--draw|--labels|--coco|--results) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    --config|--socket|--out|-o|--input|-i|--draw|--labels|--coco|--results) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   case $verb in
-    run) options="$common $load $generate --raw --task --input --out --verbose --draw --preview \
+    run) options="$common $load --local $generate --raw --task --input --out --verbose --draw --preview \
 --preview-as --format --threshold --labels --frames --point --box --detector --detect \
 --detector-threshold --intrinsics" ;;
-    chat) options="$common $load $generate --system --verbose" ;;
+    chat) options="$common $load --local $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;
-    eval) options="$common $load $generate --limit --jobs --verbose --coco --results --kind --task \
+    eval) options="$common $load --local $generate --limit --jobs --verbose --coco --results --kind --task \
 --labels --out --detector --detect --detector-threshold" ;;
-    score) options="$common $load --file --window --lines" ;;
+    score) options="$common $load --local --file --window --lines" ;;
     quantize) options="$common --plugin --dtype --group --calibrate --text --lines" ;;
     bench) options="$common $load --repetitions --prompt --generate" ;;
     golden) options="$common $load --taps-first --call --quiet --dry-run" ;;
     list) options="$common --models --state --markdown" ;;
     show) options="$common $load" ;;
     tokenize) options="$common --decode --no-special --bytes" ;;
-    embed) options="$common $load --query --top --pooling --no-normalize --out" ;;
-    fill) options="$common $load --top" ;;
-    classify) options="$common $load --top --pair --labels" ;;
+    embed) options="$common $load --local --query --top --pooling --no-normalize --out" ;;
+    fill) options="$common $load --local --top" ;;
+    classify) options="$common $load --local --top --pair --labels" ;;
+    serve) options="$common --config --socket --log" ;;
+    load) options="$common $load --pin --keep-alive" ;;
+    logs) options="$common --level" ;;
     new-plugin) options="--help --dir" ;;
     *) options="$common" ;;
   esac

@@ -1,8 +1,9 @@
 # Completion of viv for fish.
-set -l verbs run chat list show why plugins tokenize session eval score embed fill classify quantize bench golden doctor new-plugin version
-set -l with_model run chat show why tokenize session eval score embed fill classify quantize bench
+set -l verbs run chat list show why plugins tokenize session eval score embed fill classify quantize bench golden serve ps load unload stop metrics logs doctor new-plugin version
+set -l with_model run chat show why tokenize session eval score embed fill classify quantize bench load unload
 set -l generating run chat session eval
-set -l loading run chat show session eval score embed fill classify bench golden
+set -l loading run chat show session eval score embed fill classify bench golden load
+set -l near run chat eval score embed fill classify
 
 function __viv_models
     viv list --models 2>/dev/null | string split -f1 ' '
@@ -24,6 +25,13 @@ complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a classify -d 'c
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a quantize -d 'matrices in fewer bits'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a bench -d 'tokens per second'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a golden -d 'run golden cases'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a serve -d 'run the daemon'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a ps -d 'models of the daemon'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a load -d 'load a model in the daemon'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a unload -d 'take a model out of the daemon'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a stop -d 'end the daemon'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a metrics -d 'figures of the daemon'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a logs -d 'log of the daemon'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a doctor -d 'what is missing here'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a new-plugin -d 'start a plugin'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a version -d 'the version'
@@ -46,6 +54,13 @@ complete -c viv -n "__fish_seen_subcommand_from $generating" -l grammar -r -d 'a
 complete -c viv -n "__fish_seen_subcommand_from $generating" -l ignore-eos -d 'go on after the end token'
 complete -c viv -n "__fish_seen_subcommand_from $generating" -s p -l param -x -d 'KEY=JSON'
 complete -c viv -n "__fish_seen_subcommand_from $generating" -s v -l verbose -d 'counters'
+complete -c viv -n "__fish_seen_subcommand_from $near" -l local -d 'not in the daemon'
+complete -c viv -n "__fish_seen_subcommand_from serve" -l config -r -d 'configuration'
+complete -c viv -n "__fish_seen_subcommand_from serve" -l socket -r -d 'listen there'
+complete -c viv -n "__fish_seen_subcommand_from serve" -l log -x -a 'error warn info debug' -d 'level'
+complete -c viv -n "__fish_seen_subcommand_from load" -l pin -d 'it stays'
+complete -c viv -n "__fish_seen_subcommand_from load" -l keep-alive -x -d 'idle seconds'
+complete -c viv -n "__fish_seen_subcommand_from logs" -l level -x -a 'error warn info debug' -d 'from now on'
 complete -c viv -n "__fish_seen_subcommand_from $loading" -l plugin -x -d 'take this plugin'
 complete -c viv -n "__fish_seen_subcommand_from $loading" -l dtype -x -a 'as-stored f32 bf16 f16 int8 int4' -d 'kind of weights'
 complete -c viv -n "__fish_seen_subcommand_from $loading" -l context -x -d 'room per sequence'

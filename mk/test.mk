@@ -33,7 +33,7 @@ tsan:
 # Fuzzers are built by clang, the library's sources with them.
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined \
               -fno-sanitize-recover=undefined -DVIV_VERSION='"$(VERSION)"'
-FUZZ_LIB   := host/base host/checkpoint host/text host/media host/template host/grammar
+FUZZ_LIB   := host/base host/checkpoint host/text host/media host/template host/grammar host/wire
 FUZZERS    := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(wildcard $(addsuffix /*.c,$(FUZZ_LIB)))
 	@mkdir -p $(@D)

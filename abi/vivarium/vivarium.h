@@ -57,6 +57,13 @@ VIV_API const char *viv_version(void);
 VIV_API const char *viv_status_name(int32_t status);
 
 VIV_API int32_t viv_open(const viv_options *options, viv_runtime **out, viv_error *error);
+/* A runtime whose models live in a daemon, vivd: every function below means the same, but a crash costs
+ * a job and not this process, and other programs share the models. viv_unload lets go of the model,
+ * which stays loaded for others. socket: its path, or NULL: $VIV_SOCKET,
+ * $XDG_RUNTIME_DIR/vivarium/vivd.sock, /run/vivarium/vivd.sock. VIV_NOT_NOW: nobody listens there.
+ * VIV_NEVER: who listens refuses this user or this version. Streams as inputs, and sessions that are
+ * saved or resumed, need viv_open. */
+VIV_API int32_t viv_connect(const char *socket, viv_runtime **out, viv_error *error);
 /* Cancels all jobs, waits for them, unloads all models. Handles of the runtime are invalid then. */
 VIV_API void viv_close(viv_runtime *runtime);
 

@@ -117,6 +117,7 @@ int viv__cmd_chat(int argc, char **argv) {
       VIV__GENERATE_OPTIONS(c.params),
       {"system", 's', VIV__OPT_TEXT, "TEXT", &c.system, "the system message", NULL},
       VIV__LOAD_OPTIONS(load),
+      VIV__LOCAL_OPTION,
       {"json", 0, VIV__OPT_FLAG, NULL, &c.json, "one JSON object per answer", NULL},
       {"verbose", 'v', VIV__OPT_FLAG, NULL, &c.verbose, "counters after each answer", NULL},
       {0}};

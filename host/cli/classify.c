@@ -122,6 +122,7 @@ int viv__cmd_classify(int argc, char **argv) {
       {"labels", 0, VIV__OPT_TEXT, "FILE", &c.labels, "names of the classes, one a line or JSON",
        NULL},
       VIV__LOAD_OPTIONS(c.load),
+      VIV__LOCAL_OPTION,
       {"json", 0, VIV__OPT_FLAG, NULL, &c.json, "one JSON object per text", NULL},
       {0}};
   const viv__usage usage = {"viv classify roberta-sentiment \"What a lovely day\"\n"

@@ -39,6 +39,13 @@ int viv__cmd_fill(int argc, char **argv);
 int viv__cmd_classify(int argc, char **argv);
 int viv__cmd_tokenize(int argc, char **argv);
 int viv__cmd_session(int argc, char **argv);
+int viv__cmd_serve(int argc, char **argv);
+int viv__cmd_ps(int argc, char **argv);
+int viv__cmd_load(int argc, char **argv);
+int viv__cmd_unload(int argc, char **argv);
+int viv__cmd_stop(int argc, char **argv);
+int viv__cmd_metrics(int argc, char **argv);
+int viv__cmd_logs(int argc, char **argv);
 int viv__cmd_doctor(int argc, char **argv);
 int viv__cmd_version(int argc, char **argv);
 int viv__cmd_new_plugin(int argc, char **argv);
@@ -105,6 +112,9 @@ int viv__options(const viv__usage *usage, const viv__opt *options, int argc, cha
   {"dtype", 0, VIV__OPT_SET, "KIND", (p), "as-stored, f32, bf16, f16, int8 or int4", "weights"},   \
   {"context", 0, VIV__OPT_NUMBER, "N", (p), "room for N tokens per sequence", "context"},          \
   {"load", 0, VIV__OPT_PAIR, "KEY=JSON", (p), "any other parameter of loading", NULL}
+/* Verbs that would use a daemon which runs. */
+#define VIV__LOCAL_OPTION                                                                          \
+  {"local", 0, VIV__OPT_FLAG, NULL, &viv__local, "in this process, not in the daemon", NULL}
 /* clang-format on */
 
 /* Turns temperature, top-k and the like into do_sample where no strategy was named, and sets the
@@ -164,6 +174,12 @@ typedef struct viv__loaded {
   cJSON *about; /* viv_describe */
 } viv__loaded;
 int32_t viv__open_runtime(viv_runtime **out, viv_error *error);
+/* --local was given: models are loaded in this process though a daemon may run (daemon.c). */
+extern bool viv__local;
+/* The socket, whether a daemon answers there, and what confines its workers on this machine. */
+cJSON *viv__daemon_about(void);
+/* A runtime in the daemon when one runs, else in this process. */
+int32_t viv__open_for_models(viv_runtime **out, viv_error *error);
 /* Resolves, opens and loads; shows progress on a terminal. load: parameters or NULL. */
 int32_t viv__load_model(const char *model, const cJSON *load, viv__loaded *out, viv_error *error);
 /* The same in the runtime of a loaded model, which must be unloaded after it. */

@@ -298,6 +298,7 @@ int viv__cmd_embed(int argc, char **argv) {
       {"no-normalize", 0, VIV__OPT_FLAG, NULL, &plain, "vectors of any length", NULL},
       {"out", 'o', VIV__OPT_TEXT, "FILE", &o.out, "write .npy, .safetensors or .jsonl", NULL},
       VIV__LOAD_OPTIONS(o.load),
+      VIV__LOCAL_OPTION,
       {"json", 0, VIV__OPT_FLAG, NULL, &o.json, "one JSON object per text", NULL},
       {0}};
   const viv__usage usage = {

@@ -294,6 +294,7 @@ int viv__cmd_eval(int argc, char **argv) {
       {"jobs", 'j', VIV__OPT_INT, "N", &e.n_slots, "N questions in flight (16)", NULL},
       VIV__GENERATE_OPTIONS(e.params),
       VIV__LOAD_OPTIONS(load),
+      VIV__LOCAL_OPTION,
       {"json", 0, VIV__OPT_FLAG, NULL, &e.json, "the result as one JSON object", NULL},
       {"verbose", 'v', VIV__OPT_FLAG, NULL, &e.verbose, "show the wrong answers", NULL},
       {0}};

@@ -57,6 +57,7 @@ int viv__cmd_fill(int argc, char **argv) {
   const viv__opt options[] = {
       {"top", 0, VIV__OPT_NUMBER, "N", params, "words for each mask (5)", "top_k"},
       VIV__LOAD_OPTIONS(load),
+      VIV__LOCAL_OPTION,
       {"json", 0, VIV__OPT_FLAG, NULL, &json, "one JSON object per word", NULL},
       {0}};
   const viv__usage usage = {"viv fill bert-base-uncased \"Paris is the [MASK] of France.\"",

@@ -197,10 +197,11 @@ int viv__cmd_doctor(int argc, char **argv) {
   bool json = false;
   const viv__opt options[] = {
       {"json", 0, VIV__OPT_FLAG, NULL, &json, "everything as one JSON object", NULL}, {0}};
-  const viv__usage usage = {"viv doctor", "doctor [options]",
-                            "Shows the processor's features, the kernels and BLAS core in use, "
-                            "memory, the plugin\nfolders and the zoo; says what is missing and "
-                            "what to do. Exit code 1 when something is."};
+  const viv__usage usage = {
+      "viv doctor", "doctor [options]",
+      "Shows the processor's features, the kernels and BLAS core in use, "
+      "memory, the plugin\nfolders, the daemon and the zoo; says what is missing and "
+      "what to do. Exit code 1 when something is."};
   int n = 0, code = viv__options(&usage, options, argc, argv, 0, 0, NULL, &n);
   if (code >= 0) return code;
   cJSON *machine = ask(viv_machine, json, &code);
@@ -214,6 +215,10 @@ int viv__cmd_doctor(int argc, char **argv) {
   cJSON_AddStringToObject(doc, "version", viv_version());
   cJSON_AddItemToObject(doc, "machine", machine);
   cJSON_AddItemToObject(doc, "plugins", plugins);
+  cJSON *daemon = viv__daemon_about();
+  cJSON_AddItemToObject(doc, "daemon", daemon);
+  if (!cJSON_HasObjectItem(daemon, "workers"))
+    problem(problems, "the daemon's program, vivd, can't be run", "install it beside viv");
   check_zoo(doc, problems);
   check_plugins(plugins, problems);
   check_cache(machine, problems);
@@ -228,6 +233,8 @@ int viv__cmd_doctor(int argc, char **argv) {
   printf("\nplugins\n");
   print_plugins(plugins);
   print_folders("plugin folders", cJSON_GetObjectItemCaseSensitive(plugins, "folders"));
+  printf("\ndaemon\n");
+  viv__print_tree(daemon, 2);
   const cJSON *zoo = cJSON_GetObjectItemCaseSensitive(doc, "zoo"), *p;
   printf("\ncatalogue\n  %s\n", text_of(zoo, "catalog"));
   print_folders("zoo models", cJSON_GetObjectItemCaseSensitive(zoo, "folders"));

@@ -133,7 +133,7 @@ static int32_t load(viv_runtime *beside, const char *model, const cJSON *options
 
   char *params = options && options->child ? viv__need(cJSON_PrintUnformatted(options)) : NULL;
   viv_text about = {0};
-  int32_t status = beside ? VIV_OK : viv__open_runtime(&l.rt, error);
+  int32_t status = beside ? VIV_OK : viv__open_for_models(&l.rt, error);
   if (status >= 0) status = viv_load(beside ? beside : l.rt, l.path, params, &l.model, error);
   if (status >= 0) status = viv_describe(l.model, &about, error);
   viv__progress_clear();

@@ -56,6 +56,7 @@ static int32_t read_texts(struct quantizing *q, char **calibrate, size_t *len, v
 /* A text scored by the written checkpoint, which is so proved to load. */
 static int32_t score_target(struct quantizing *q, const cJSON *load, viv_error *error) {
   viv__loaded l;
+  viv__local = true; /* it is scored once and not wanted again */
   int32_t status = viv__load_model(q->target, load, &l, error);
   if (status < 0) return status;
   if (q->scored)

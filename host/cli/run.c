@@ -295,6 +295,7 @@ int viv__cmd_run(int argc, char **argv) {
       {"frames", 0, VIV__OPT_TEXT, "WxH", &o.picture.frames,
        "pictures: standard input holds raw RGB frames of this size", NULL},
       VIV__LOAD_OPTIONS(o.load),
+      VIV__LOCAL_OPTION,
       {"json", 0, VIV__OPT_FLAG, NULL, &o.picture.json, "one JSON object per event", NULL},
       {"verbose", 'v', VIV__OPT_FLAG, NULL, &o.picture.verbose, "counters and tokens/s at the end",
        NULL},

@@ -115,6 +115,7 @@ int viv__cmd_score(int argc, char **argv) {
        NULL},
       {"lines", 'l', VIV__OPT_FLAG, NULL, &lines, "each line is a text of its own", NULL},
       VIV__LOAD_OPTIONS(load),
+      VIV__LOCAL_OPTION,
       {"json", 0, VIV__OPT_FLAG, NULL, &json, "one JSON object, with the greedy guesses", NULL},
       {0}};
   const viv__usage usage = {

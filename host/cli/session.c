@@ -65,6 +65,7 @@ static int session(bool resume, const char *model, const char *file, const char 
   viv_error error = VIV_ERROR_INIT;
   viv__loaded l;
   viv_session *s = NULL;
+  viv__local = true; /* a daemon keeps no files for its clients */
   int32_t status = viv__load_model(model, o->load, &l, &error);
   if (status >= 0)
     status = resume ? viv_session_resume(l.model, file, &s, &error)

@@ -116,6 +116,7 @@ int viv__cmd_tokenize(int argc, char **argv) {
   char *text =
       args[1] && strcmp(args[1], "-") ? viv__need(viv__strdup(args[1])) : viv__read_stdin(&len);
   if (!len) len = strlen(text);
+  viv__local = true; /* places in the text come from the tokenizer itself */
   int32_t status = viv__load_model(args[0], NULL, &l, &error);
   if (status >= 0)
     status = ids ? decode(l.model, text, json, &error)

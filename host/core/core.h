@@ -56,6 +56,7 @@ typedef struct viv__loop viv__loop;
 
 struct viv_runtime {
   viv_host host; /* the table plugins get; host.self is the runtime */
+  struct viv__remote *remote; /* client/client.h; NULL: models live in this process */
   viv__log log;
   const viv_compute *compute;
   pthread_mutex_t lock; /* plugins, models, cache */
@@ -124,7 +125,10 @@ struct viv_job {
 
   /* the worker's */
   struct viv_job *next; /* in the submission list, the model's queue or its active list */
-  struct viv_job *live_next, **live_prev; /* all jobs the loop watches */
+  struct viv_job *live_next, **live_prev; /* all jobs the loop watches, or that a daemon runs */
+  uint64_t remote_id;                     /* a daemon's: our number for it */
+  void *remote_slab;                      /* where its large inputs lie */
+  int64_t taken;                          /* events that were read since credit was given */
   viv_plugin_job *plugin_job;
   void *task_state;
   bool waiting;      /* the last step answered WAIT ... */
@@ -153,6 +157,8 @@ void viv__job_unref(viv_job *job);
 /* Queues an event: VIV_OK, WAIT (queue full), CANCELLED or DEADLINE, NOT_NOW (memory), BUG (the event
  * breaks the ABI). */
 int32_t viv__job_emit(viv_job *job, const viv_event *event);
+/* Queues an event that another process' checks let through; NOT_NOW: no memory. */
+int32_t viv__job_deliver(viv_job *job, const viv_event *event);
 /* The one terminal event. Later calls do nothing. counters: JSON text, taken over, or NULL. */
 void viv__job_end(viv_job *job, int32_t status, const viv_error *error, char *counters);
 int32_t viv__job_poll(viv_job *job);
@@ -169,6 +175,8 @@ struct viv_model {
   atomic_int
       refs; /* the caller's and one per job: the struct outlives unload while jobs are held */
   char *name, *path;
+  uint64_t remote_id; /* a daemon's number for it, and what it says of it */
+  char *remote_about;
   viv_json *params;
   viv__plugin *plugin;
   const viv_model_api *api;
@@ -198,6 +206,7 @@ struct viv_model {
   bool stopping, busy;   /* busy: a worker or an inline caller is executing */
 };
 
+viv_model *viv__model_new(viv_runtime *rt); /* NULL: no memory */
 /* Queues a job with its model, in priority order; ends it when the model is stopping. [loop] */
 void viv__model_queue(viv_job *job);
 /* Takes a queued job out again if it has not started. */
@@ -215,6 +224,7 @@ struct viv_session {
   bool busy; /* a job of it is active; under the model's lock */
   viv_arena *arena;
   viv_plugin_session *handle; /* not for token models */
+  uint64_t remote_id;         /* a daemon's number for it */
   int32_t seq;                /* token models: the sequence, -1: none yet */
   int32_t *tokens;            /* everything said so far; the sequence holds a prefix of it */
   int64_t n_tokens, cap_tokens;

@@ -1,4 +1,5 @@
 /* A job: its copied request, its event queue, its end. */
+#include "client/client.h"
 #include "core/core.h"
 
 #include <errno.h>
@@ -33,7 +34,8 @@ static int32_t check_tensor(const viv_tensor *t, const char *where, viv_error *e
   return VIV_OK;
 }
 
-/* Copies one input into the job's arena. */
+/* Copies one input into the job's arena. A job for a daemon holds the caller's bytes until they are
+ * sent, which is before viv_submit returns. */
 static int32_t copy_input(viv_job *job, const viv_value *in, viv_value *out, viv_error *error) {
   if (!in || !VIV_HAS(in, stream) || in->kind < VIV_KIND_TENSOR || in->kind > VIV_KIND_STREAM)
     return VIV_FAIL(error, VIV_BAD_INPUT, "inputs",
@@ -44,11 +46,13 @@ static int32_t copy_input(viv_job *job, const viv_value *in, viv_value *out, viv
                      .kind = in->kind,
                      .name = {name, in->name.len},
                      .stream = in->stream};
+  bool borrow = job->rt->remote != NULL;
   if (in->bytes.len) {
     if (in->kind == VIV_KIND_TEXT && !viv__utf8_valid(in->bytes.ptr, in->bytes.len))
       return VIV_FAIL(error, VIV_BAD_INPUT, name, "the text is not UTF-8 at byte %zu",
                       viv__utf8_whole(in->bytes.ptr, in->bytes.len));
-    out->bytes = (viv_str){viv__arena_str(job->arena, in->bytes), in->bytes.len};
+    out->bytes = in->bytes;
+    if (!borrow) out->bytes.ptr = viv__arena_str(job->arena, in->bytes);
     if (!out->bytes.ptr) return VIV_FAIL(error, VIV_NOT_NOW, name, "no memory for the input");
   }
   if (in->kind == VIV_KIND_TENSOR) {
@@ -56,11 +60,13 @@ static int32_t copy_input(viv_job *job, const viv_value *in, viv_value *out, viv
     int32_t status = check_tensor(in->tensor, name, error);
     if (status < 0) return status;
     viv_tensor *t = viv__arena_alloc(job->arena, sizeof *t);
-    void *data = t ? viv__arena_alloc(job->arena, in->tensor->bytes) : NULL;
-    if (!data)
+    void *data = borrow ? in->tensor->data
+                 : t    ? viv__arena_alloc(job->arena, in->tensor->bytes)
+                        : NULL;
+    if (!t || (!data && !borrow))
       return VIV_FAIL(error, VIV_NOT_NOW, name, "no memory for %llu bytes",
                       (unsigned long long)in->tensor->bytes);
-    if (in->tensor->bytes) memcpy(data, in->tensor->data, in->tensor->bytes);
+    if (in->tensor->bytes && !borrow) memcpy(data, in->tensor->data, in->tensor->bytes);
     *t = (viv_tensor){.struct_size = sizeof *t,
                       .flags = VIV_TENSOR_READ_ONLY,
                       .data = data,
@@ -369,6 +375,15 @@ int32_t viv__job_emit(viv_job *job, const viv_event *event) {
   return VIV_OK;
 }
 
+int32_t viv__job_deliver(viv_job *job, const viv_event *event) {
+  viv__event_node *node = copy_event(job, event);
+  if (!node) return VIV_NOT_NOW;
+  pthread_mutex_lock(&job->lock);
+  append(job, node);
+  pthread_mutex_unlock(&job->lock);
+  return VIV_OK;
+}
+
 void viv__job_end(viv_job *job, int32_t status, const viv_error *error, char *counters) {
   detach_streams(job);
   pthread_mutex_lock(&job->lock);
@@ -442,6 +457,11 @@ int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
   }
   /* A producer that waits is woken at half, not at every event. */
   bool kick = job->queued == job->max_queued / 2;
+  int64_t credit = 0;
+  if (job->rt->remote && ++job->taken * 2 >= job->max_queued) {
+    credit = job->taken;
+    job->taken = 0;
+  }
   if (spent && spent != &job->end && spent->room == SMALL_NODE) {
     spent->next = job->spare;
     job->spare = spent;
@@ -450,7 +470,11 @@ int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
   pthread_mutex_unlock(&job->lock);
   if (spent && spent != &job->end) viv__free(spent);
   *event = node->event;
-  if (kick && !job->ended) viv__job_kick(job);
+  if (job->end_given) return VIV_OK;
+  if (credit)
+    viv__remote_credit(job, credit);
+  else if (kick && !job->rt->remote && !job->ended)
+    viv__job_kick(job);
   return VIV_OK;
 }
 
@@ -465,6 +489,10 @@ int viv_job_fd(viv_job *job) {
 void viv_job_cancel(viv_job *job) {
   int run = VIV__RUN;
   if (!job || !atomic_compare_exchange_strong(&job->stop, &run, VIV__CANCEL)) return;
+  if (job->rt->remote) {
+    viv__remote_cancel(job);
+    return;
+  }
   viv__job_ref(job);
   viv__loop_wake(job->rt);
   viv__job_kick(job);

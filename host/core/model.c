@@ -1,4 +1,5 @@
 /* Loading models, and handing jobs to them. */
+#include "client/client.h"
 #include "core/core.h"
 #include "tasks/tokens.h"
 
@@ -89,6 +90,7 @@ static void discard(viv_model *m) {
   viv__json_free(m->params);
   viv__free(m->name);
   viv__free(m->path);
+  viv__free(m->remote_about);
   viv__free(m->eos);
   pthread_cond_destroy(&m->wake);
   pthread_mutex_destroy(&m->lock);
@@ -106,7 +108,7 @@ static int32_t load_count(const viv_model *m, const char *key, int64_t fallback,
   return VIV_OK;
 }
 
-static viv_model *model_new(viv_runtime *rt) {
+viv_model *viv__model_new(viv_runtime *rt) {
   viv_model *m = viv__calloc(1, sizeof *m);
   if (!m) return NULL;
   m->rt = rt;
@@ -209,7 +211,8 @@ int32_t viv_load(viv_runtime *rt, const char *path, const char *params, viv_mode
                  viv_error *error) {
   if (!rt || !path || !out)
     return VIV_FAIL(error, VIV_BAD_INPUT, "viv_load", "runtime, path or out is NULL");
-  viv_model *m = model_new(rt);
+  if (rt->remote) return viv__remote_load(rt, path, params, out, error);
+  viv_model *m = viv__model_new(rt);
   if (!m) return VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
   viv_model_source source;
   int32_t status = prepare(rt, path, params, m, &source, error);
@@ -242,6 +245,11 @@ void viv_unload(viv_model *m) {
       break;
     }
   pthread_mutex_unlock(&rt->lock);
+  if (rt->remote) {
+    viv__remote_settle(m);
+    viv__model_unref(m);
+    return;
+  }
   pthread_mutex_lock(&m->lock);
   m->stopping = true;
   pthread_cond_broadcast(&m->wake);
@@ -285,7 +293,8 @@ int32_t viv_plan(viv_runtime *rt, const char *path, const char *params, viv_text
                  viv_error *error) {
   if (!rt || !path || !json)
     return VIV_FAIL(error, VIV_BAD_INPUT, "viv_plan", "runtime, path or json is NULL");
-  viv_model *m = model_new(rt);
+  if (rt->remote) return viv__remote_inspect(rt, "plan", path, params, json, error);
+  viv_model *m = viv__model_new(rt);
   if (!m) return VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
   viv_model_source source;
   int32_t status = prepare(rt, path, params, m, &source, error);
@@ -307,6 +316,10 @@ int32_t viv_plan(viv_runtime *rt, const char *path, const char *params, viv_text
 int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
   if (!m || !json) return VIV_FAIL(error, VIV_BAD_INPUT, "viv_describe", "model or json is NULL");
   viv__buf b = {0};
+  if (m->rt->remote) {
+    viv__buf_str(&b, m->remote_about);
+    return viv__give_text(&b, json, error);
+  }
   viv__buf_str(&b, "{\"name\":");
   viv__buf_json(&b, viv__str(m->name));
   viv__buf_str(&b, ",\"path\":");
@@ -348,6 +361,7 @@ int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
 
 int32_t viv_submit(viv_model *m, const viv_request *request, viv_job **out, viv_error *error) {
   viv_job *job = NULL;
+  if (m && m->rt->remote && out) return viv__remote_submit(m, request, out, error);
   int32_t status = out ? viv__job_new(m, request, &job, error)
                        : VIV_FAIL(error, VIV_BAD_INPUT, "viv_submit", "out is NULL");
   if (status < 0) return status;
@@ -372,6 +386,7 @@ int32_t viv_submit_text(viv_model *m, const char *text, const char *params, viv_
 
 int32_t viv_run_inline(viv_model *m, const viv_request *request, viv_job **out, viv_error *error) {
   viv_job *job = NULL;
+  if (m && m->rt->remote && out) return viv__remote_submit(m, request, out, error);
   int32_t status = out ? viv__job_new(m, request, &job, error)
                        : VIV_FAIL(error, VIV_BAD_INPUT, "viv_run_inline", "out is NULL");
   if (status < 0) return status;
@@ -418,6 +433,8 @@ static int32_t need_tokenizer(viv_model *m, viv_error *error) {
 
 int32_t viv_tokenize(viv_model *m, const char *text, uint64_t len, int32_t add_special,
                      int32_t **ids, uint64_t *n, viv_error *error) {
+  if (m && m->rt->remote)
+    return viv__remote_tokenize(m, (viv_str){text, len}, add_special != 0, ids, n, error);
   int32_t status = need_tokenizer(m, error);
   size_t count = 0;
   if (status == VIV_OK)
@@ -429,6 +446,7 @@ int32_t viv_tokenize(viv_model *m, const char *text, uint64_t len, int32_t add_s
 
 int32_t viv_detokenize(viv_model *m, const int32_t *ids, uint64_t n, int32_t skip_special,
                        viv_text *text, viv_error *error) {
+  if (m && m->rt->remote) return viv__remote_detokenize(m, ids, n, skip_special != 0, text, error);
   int32_t status = need_tokenizer(m, error);
   char *ptr = NULL;
   size_t len = 0;

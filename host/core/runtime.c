@@ -1,4 +1,5 @@
 /* Opening and closing a runtime, and what it tells about itself. */
+#include "client/client.h"
 #include "core/core.h"
 
 #include <dlfcn.h>
@@ -200,6 +201,10 @@ int32_t viv_open(const viv_options *options, viv_runtime **out, viv_error *error
 
 void viv_close(viv_runtime *rt) {
   if (!rt) return;
+  if (rt->remote) {
+    viv__remote_close(rt);
+    return;
+  }
   atomic_store(&rt->closing, true);
   viv__loop_wake(rt); /* the loop cancels every live job */
   while (rt->models) viv_unload(rt->models);
@@ -245,6 +250,7 @@ static void folders_json(const viv_runtime *rt, viv__buf *b) {
 }
 
 int32_t viv_plugins(viv_runtime *rt, viv_text *json, viv_error *error) {
+  if (rt->remote) return viv__remote_inspect(rt, "plugins", NULL, NULL, json, error);
   viv__buf b = {0};
   pthread_mutex_lock(&rt->lock);
   viv__buf_str(&b, "{\"folders\":");
@@ -280,6 +286,7 @@ int32_t viv_plugins(viv_runtime *rt, viv_text *json, viv_error *error) {
 }
 
 int32_t viv_machine(viv_runtime *rt, viv_text *json, viv_error *error) {
+  if (rt->remote) return viv__remote_inspect(rt, "machine", NULL, NULL, json, error);
   struct sysinfo si = {0};
   sysinfo(&si);
   viv__buf b = {0};
@@ -301,6 +308,7 @@ int32_t viv_machine(viv_runtime *rt, viv_text *json, viv_error *error) {
 }
 
 int32_t viv_models(viv_runtime *rt, viv_text *json, viv_error *error) {
+  if (rt->remote) return viv__remote_inspect(rt, "models", NULL, NULL, json, error);
   viv__buf b = {0};
   pthread_mutex_lock(&rt->lock);
   viv__buf_str(&b, "[");
@@ -320,6 +328,7 @@ int32_t viv_models(viv_runtime *rt, viv_text *json, viv_error *error) {
 
 int32_t viv_why(viv_runtime *rt, const char *path, viv_text *json, viv_error *error) {
   if (!path) return VIV_FAIL(error, VIV_BAD_INPUT, "viv_why", "path is NULL");
+  if (rt->remote) return viv__remote_inspect(rt, "why", path, NULL, json, error);
   viv__buf why = {0}, b = {0};
   viv_error refusal = VIV_ERROR_INIT;
   viv_checkpoint *c = NULL;

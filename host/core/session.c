@@ -1,4 +1,5 @@
 /* Sessions: what a model keeps between jobs. */
+#include "client/client.h"
 #include "core/core.h"
 #include "tasks/tokens.h"
 
@@ -6,14 +7,20 @@
 
 int32_t viv_session_open(viv_model *m, viv_session **out, viv_error *error) {
   if (!m || !out) return VIV_FAIL(error, VIV_BAD_INPUT, "session", "model or out is NULL");
-  if (!m->token && !m->api->session_open)
+  if (!m->rt->remote && !m->token && !m->api->session_open)
     return VIV_FAIL(error, VIV_NEVER, m->name, "this model keeps nothing between jobs");
   viv_session *s = viv__calloc(1, sizeof *s);
   if (!s) return VIV_FAIL(error, VIV_NOT_NOW, m->name, "no memory for a session");
   s->model = m;
   s->seq = -1;
   atomic_init(&s->refs, 1);
-  if (!m->token) {
+  if (m->rt->remote) {
+    int32_t status = viv__remote_session_open(m, &s->remote_id, error);
+    if (status < 0) {
+      viv__session_unref(s);
+      return status;
+    }
+  } else if (!m->token) {
     int32_t status = viv__reserve(m->rt, m->plan.session_bytes, "session", error);
     if (status == VIV_OK) {
       s->reserved = m->plan.session_bytes;
@@ -57,7 +64,9 @@ void viv__session_unref(viv_session *s) {
 void viv_session_close(viv_session *s) {
   if (!s) return;
   viv_model *m = s->model;
-  if (m->handle) {
+  if (m->rt->remote) {
+    viv__remote_session_close(m, s->remote_id);
+  } else if (m->handle) {
     claim(m);
     int32_t role = viv__thread_role(VIV_THREAD_JOB);
     if (m->token)
@@ -74,6 +83,8 @@ void viv_session_close(viv_session *s) {
 
 int32_t viv_session_save(viv_session *s, const char *path, viv_error *error) {
   if (!s || !path) return VIV_FAIL(error, VIV_BAD_INPUT, "session", "session or path is NULL");
+  if (s->model->rt->remote)
+    return VIV_FAIL(error, VIV_NEVER, path, "a daemon's sessions can't be saved");
   if (!s->model->token)
     return VIV_FAIL(error, VIV_NEVER, s->model->name, "sessions of this model can't be saved");
   claim(s->model);
@@ -87,6 +98,8 @@ int32_t viv_session_save(viv_session *s, const char *path, viv_error *error) {
 
 int32_t viv_session_resume(viv_model *m, const char *path, viv_session **out, viv_error *error) {
   viv_session *s = NULL;
+  if (m && m->rt->remote)
+    return VIV_FAIL(error, VIV_NEVER, path, "a saved session can't be resumed in a daemon");
   if (m && !m->token)
     return VIV_FAIL(error, VIV_NEVER, m->name, "sessions of this model can't be saved");
   int32_t status = viv_session_open(m, &s, error);

@@ -1,0 +1,36 @@
+/* A runtime whose models live in a daemon. Internal; vivarium.h's functions come here when the
+ * runtime was made by viv_connect.
+ *
+ * One thread per connection reads what the daemon sends and puts it where it is waited for: replies to
+ * the calls that wait, events into the jobs' queues. Whoever sends does so under a lock of its own.
+ * When the connection ends, every call and every job that is left ends once, with the reason. */
+#ifndef VIV_HOST_CLIENT_H
+#define VIV_HOST_CLIENT_H
+
+#include "core/core.h"
+
+void viv__remote_close(viv_runtime *rt);
+
+/* params is a JSON object or NULL; json, the answer, may be NULL. Blocks until it has come. */
+int32_t viv__remote_call(viv_runtime *rt, uint64_t model, const char *verb, const char *params,
+                         viv_text *json, viv_error *error);
+int32_t viv__remote_load(viv_runtime *rt, const char *path, const char *params, viv_model **out,
+                         viv_error *error);
+/* why, plan, plugins, machine, models. */
+int32_t viv__remote_inspect(viv_runtime *rt, const char *verb, const char *path, const char *params,
+                            viv_text *json, viv_error *error);
+int32_t viv__remote_tokenize(viv_model *m, viv_str text, bool add_special, int32_t **ids,
+                             uint64_t *n, viv_error *error);
+int32_t viv__remote_detokenize(viv_model *m, const int32_t *ids, uint64_t n, bool skip_special,
+                               viv_text *text, viv_error *error);
+int32_t viv__remote_session_open(viv_model *m, uint64_t *id, viv_error *error);
+void viv__remote_session_close(viv_model *m, uint64_t id);
+
+int32_t viv__remote_submit(viv_model *m, const viv_request *request, viv_job **out,
+                           viv_error *error);
+void viv__remote_credit(viv_job *job, int64_t events);
+void viv__remote_cancel(viv_job *job);
+/* Waits until none of the model's jobs runs. */
+void viv__remote_settle(viv_model *m);
+
+#endif

@@ -1,0 +1,54 @@
+/* The connection itself, shared by connection.c and submit.c. Internal to host/client. */
+#ifndef VIV_HOST_CLIENT_INTERNAL_H
+#define VIV_HOST_CLIENT_INTERNAL_H
+
+#include "client/client.h"
+#include "wire/wire.h"
+
+/* A sealed memfd that the daemon has, for the large inputs of one job at a time. */
+typedef struct viv__slab {
+  struct viv__slab *next;
+  uint64_t id, bytes;
+  char *at;
+  bool used;
+} viv__slab;
+
+/* A call that waits. */
+typedef struct viv__pending {
+  struct viv__pending *next;
+  uint64_t id;
+  bool done;
+  int32_t status;
+  viv_error error;
+  char *json; /* [len], terminated; NULL when it failed */
+  size_t len;
+} viv__pending;
+
+enum { VIV__REMOTE_SLABS = 32, VIV__REMOTE_BUCKETS = 64 };
+
+typedef struct viv__remote {
+  viv_runtime *rt;
+  pthread_t reader;
+  pthread_mutex_t send; /* the link's outgoing half; taken before state, never within it */
+  pthread_mutex_t state;
+  pthread_cond_t changed; /* a call was answered, a job ended */
+  viv__link link;
+  bool lost;
+  viv_error reason; /* once lost */
+  uint64_t next_id;
+  viv__pending *calls;
+  viv_job *jobs[VIV__REMOTE_BUCKETS]; /* by remote_id; each is held */
+  viv__slab *slabs;
+  size_t n_slabs;
+} viv__remote;
+
+/* Queues a frame and sends it; takes message and fd over. NOT_NOW: the connection is lost. */
+int32_t viv__remote_send(viv__remote *r, int type, uint64_t id, viv__buf *message, int fd,
+                         viv_error *error);
+/* An event frame, on the reader's thread; false: the daemon broke the protocol. */
+bool viv__remote_event(viv__remote *r, const viv__frame *f, int fd, viv_error *error);
+/* Ends every job that is left with the reason. The reader's last act. */
+void viv__remote_end_jobs(viv__remote *r);
+void viv__remote_slabs_free(viv__remote *r);
+
+#endif

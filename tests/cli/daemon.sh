@@ -1,0 +1,89 @@
+#!/bin/sh
+# The daemon from the shell: the same answers as without it, and its own verbs.
+. tests/cli/lib.inc
+
+VIV_SOCKET=$tmp/vivd.sock
+export VIV_SOCKET
+server=
+trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$tmp"' EXIT
+
+# The command succeeds within ten seconds.
+soon() {
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    "$@" >/dev/null 2>&1 && return 0
+    sleep 0.5
+  done
+  return 1
+}
+
+check "no daemon: ps says so" exits 4 "$viv" ps
+check "and where it looked" complains "$VIV_SOCKET"
+"$build/vivd" --state "$tmp/state" --plugins "$build/plugins" 2>"$tmp/log" &
+server=$!
+check "it listens" soon test -S "$VIV_SOCKET"
+check "the socket is for the user and the group" sh -c "test \"\$(stat -c %a '$VIV_SOCKET')\" = 660"
+check "a second daemon is refused" exits 1 "$build/vivd" --state "$tmp/state"
+check "with the reason" complains "another daemon"
+
+check "load" exits 0 "$viv" load sambay-reasoner
+check "ps shows it" sh -c "'$viv' ps | grep -q 'sambay-reasoner *ready'"
+check "ps --json" exits 0 "$viv" ps --json
+check "it tells the sandbox" json '.[0].models[0].sandbox.no_new_privs'
+same() {
+  "$@" >"$tmp/there" 2>"$tmp/there.err" && "$@" --local >"$tmp/here" 2>"$tmp/here.err" && cmp "$tmp/here" "$tmp/there"
+}
+check "run answers the same" same "$viv" run sambay-reasoner "What is 345 + 1278?"
+check "sampling with a seed too" same "$viv" run "$stories" "Once" --temp 0.8 --seed 3 -n 40
+check "score too" same "$viv" score "$stories" "Once upon a time there was a dog."
+check "embed too" same "$viv" embed "$stories" "Once upon a time"
+check "the jobs ran there" sh -c "'$viv' ps --json | jq -e '[.models[].done] | add >= 4'"
+check "an error is the same" exits 5 "$viv" run "$stories" "x" -p top_p=7
+cp "$tmp/err" "$tmp/err.there"
+check "and locally" exits 5 "$viv" run "$stories" "x" -p top_p=7 --local
+check "word for word" cmp "$tmp/err" "$tmp/err.there"
+check "nothing that is no model is loaded" exits 5 "$viv" load "$tmp"
+
+check "pin" exits 0 "$viv" load "$stories" --pin
+check "ps says pinned" sh -c "'$viv' ps | grep 'stories260K' | grep -q pinned"
+check "keep-alive" exits 0 "$viv" load sambay-reasoner --keep-alive 1
+check "an idle model leaves" soon sh -c "'$viv' ps | grep -q 'sambay-reasoner *unloaded'"
+check "a pinned one stays" sh -c "'$viv' ps | grep -q 'stories260K *ready'"
+check "unload" exits 0 "$viv" unload "$stories"
+check "it is gone" soon sh -c "'$viv' ps | grep -q 'stories260K *unloaded'"
+check "unload knows what is not there" exits 3 "$viv" unload nothing-of-this-name
+check "metrics" exits 0 "$viv" metrics
+check "they count" says '^vivd_jobs_total{model="sambay-reasoner",id="1",outcome="ok"} 1$'
+check "each family is announced once" sh -c "test -z \"\$(grep '^# TYPE' '$tmp/out' | sort | uniq -d)\""
+check "logs" exits 0 "$viv" logs
+check "every line is JSON" json 'map(.event) | index("listening") != null'
+check "the level changes at run time" exits 0 "$viv" logs --level debug
+check "to one that exists" exits 5 "$viv" logs --level loud
+check "doctor sees it" sh -c "'$viv' doctor --json | jq -e '.daemon.running and .daemon.workers.no_new_privs'"
+check "stop" exits 0 "$viv" stop
+check "it ends by itself" soon sh -c "! kill -0 $server"
+wait "$server"
+check "well" test $? -eq 0
+server=
+check "no socket is left" test ! -e "$VIV_SOCKET"
+
+timeout 60 "$viv" serve --log error 2>"$tmp/log" &
+server=$!
+check "viv serve listens" soon test -S "$VIV_SOCKET"
+check "viv serve serves" exits 0 "$viv" run sambay-reasoner "What is 12 + 30?"
+check "with that answer" says 42
+check "and stops" exits 0 "$viv" stop
+wait "$server"
+server=
+if command -v systemd-socket-activate >/dev/null; then
+  systemd-socket-activate -l "$VIV_SOCKET" "$build/vivd" --state "$tmp/state" 2>"$tmp/log" &
+  server=$!
+  check "a socket of systemd's is served" soon "$viv" ps
+  check "it is said in the log" sh -c "'$viv' logs | grep -q passed"
+  check "stop there" exits 0 "$viv" stop
+  wait "$server"
+  server=
+  check "systemd's socket is not removed" test -S "$VIV_SOCKET"
+else
+  echo "ok - a socket of systemd's is served # skipped: systemd-socket-activate is absent"
+fi
+finish
