@@ -8,7 +8,7 @@ GOLDENS      := tests/goldens $(wildcard ../shared/goldens)
 help:
 	@sed -n 's/^## //p' Makefile mk/*.mk
 
-## demo       let the reasoner solve three problems
+## demo       let the reasoner solve three problems, draw the poses in a picture
 demo: all
 	@sh tests/demo.sh $(BUILD)
 

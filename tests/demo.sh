@@ -1,9 +1,19 @@
 #!/bin/sh
-# Three questions for the reasoner; its steps stream as they are made.
+# Three questions for the reasoner, whose steps stream as they are made; then people in a picture: a
+# detector finds them, a pose network says how they stand.
 set -eu
-viv=$1/viv
+build=$1
+viv=$build/viv
 model=zoo/models/sambay-reasoner
 for question in "What is 345 + 1278?" "What weekday was 14 March 1987?" "Write 1994 as a Roman numeral."; do
   printf '\n> %s\n' "$question"
   "$viv" run -v "$model" "$question"
 done
+
+photo=tests/data/people/0005.jpg
+mkdir -p "$build/demo"
+cp "$photo" "$build/demo/people.jpg"
+printf '\n> Who is in %s, and how do they stand?\n' "$photo"
+"$viv" run zoo/models/people-pose "$photo" --detector zoo/models/people-detector \
+  --draw "$build/demo/people-drawn.png" --out "$build/demo/people.jsonl"
+printf '%s, drawn: %s\n' "$build/demo/people.jpg" "$build/demo/people-drawn.png"

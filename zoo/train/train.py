@@ -26,55 +26,11 @@ import ops
 import reasoner
 import tasks
 from model import SambaY
+from muon import Muon
 
 # How often each task is drawn; the hard ones more often.
 MIX = {"sum": 1.3, "difference": 2.2, "product": 1.6, "weekday": 1.5, "to_roman": 0.5, "from_roman": 0.5,
        "units": 1.0, "letters": 1.0, "sort": 2.4}
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised by a Newton-Schulz iteration: for the matrices inside the layers.  The matrices are
-    dealt out to the workers; each orthogonalises its own ones, then all get all of them."""
-
-    def __init__(self, params, lr, momentum=0.95, weight_decay=0.0, rank=0, workers=1):
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
-        self.rank, self.workers = rank, workers
-        self.updates = torch.zeros(sum(p.numel() for g in self.param_groups for p in g["params"]))
-
-    @torch.no_grad()
-    def step(self):
-        self.updates.zero_()
-        offset, load, views = 0, [0] * self.workers, []
-        for group in self.param_groups:
-            for p in group["params"]:
-                state = self.state[p]
-                if not state:
-                    state["m"] = torch.zeros_like(p)
-                m = state["m"]
-                m.lerp_(p.grad, 1 - group["momentum"])
-                view = self.updates[offset:offset + p.numel()].view_as(p)
-                offset += p.numel()
-                views.append((p, view, group))
-                owner = load.index(min(load))
-                load[owner] += min(p.shape) ** 2 * max(p.shape)
-                if owner != self.rank:
-                    continue
-                x = p.grad.lerp(m, group["momentum"])
-                tall = x.shape[0] > x.shape[1]
-                if tall:
-                    x = x.t()
-                x = x / (x.norm() + 1e-7)
-                if ops.MIXED:
-                    x = x.bfloat16()
-                for _ in range(5):
-                    g = x @ x.t()
-                    x = torch.addmm(x, torch.addmm(g, g, g, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-                view.copy_(x.t() if tall else x)
-        if self.workers > 1:
-            dist.all_reduce(self.updates)
-        for p, view, group in views:
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(view, alpha=-group["lr"] * 0.2 * max(p.shape) ** 0.5)
 
 
 class Stream:
@@ -186,7 +142,8 @@ def work(rank, args, meeting):
     groups = [{"params": vectors, "weight_decay": 0.0}, {"params": [model.model.embed_tokens.weight], "weight_decay": 0.0}]
     optimizers = []
     if args.muon_lr:
-        optimizers.append((Muon(matrices, args.muon_lr, weight_decay=0.02, rank=rank, workers=args.workers), args.muon_lr))
+        optimizers.append((Muon(matrices, args.muon_lr, weight_decay=0.02, rank=rank, workers=args.workers,
+                                mixed=args.mixed), args.muon_lr))
     else:
         groups.append({"params": matrices, "weight_decay": 0.05})
     optimizers.append((torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), eps=1e-10, fused=True), args.lr))
