@@ -167,6 +167,11 @@ int32_t viv__vocabulary_read(viv__vocabulary *v, const cJSON *describe, const cJ
   memset(v, 0, sizeof *v);
   int32_t status = labels_path ? names_from_file(&v->classes, labels_path, error)
                                : names_from_json(&v->classes, names, "id2label", error);
+  /* Told before the first picture: the missing class may not come out until the thousandth. */
+  if (status >= 0 && labels_path && v->classes.n < cJSON_GetArraySize(names))
+    status = VIV_FAIL(error, VIV_BAD_INPUT, labels_path,
+                      "the file names %lld classes, but the model has %d", (long long)v->classes.n,
+                      cJSON_GetArraySize(names));
   if (status >= 0)
     status =
         names_from_json(&v->predicates, cJSON_GetObjectItemCaseSensitive(describe, "predicates"),

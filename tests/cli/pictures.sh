@@ -107,7 +107,15 @@ check "names from a file" exits 0 "$viv" run "$model" "$a" --labels "$tmp/labels
 check "are used" json '.[0].objects[1].label == "three"'
 printf 'one\n' >"$tmp/labels"
 check "a labels file that is too short" exits 5 "$viv" run "$model" "$a" --labels "$tmp/labels"
-check "is named with the class" complains 'names 1 classes, but the model gave class 2'
+check "is told before the first picture" complains 'names 1 classes, but the model has 3'
+check "with no answer" test ! -s "$tmp/out"
+mkdir "$tmp/nameless"
+echo '{"model_type":"test-picture"}' >"$tmp/nameless/config.json"
+check "where the model does not say how many it has" exits 5 "$viv" run "$tmp/nameless" "$a" \
+  --labels "$tmp/labels"
+check "the class is named" complains 'names 1 classes, but the model gave class 2'
+check "a detector without names" exits 5 "$viv" run "$model" "$a" --task pose --detector "$tmp/nameless"
+check "wants a number" complains 'which number "person" has'
 check "a labels file that is not there" exits 3 "$viv" run "$model" "$a" --labels "$tmp/nothing"
 
 # ---- drawing ----
