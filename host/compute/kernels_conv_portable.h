@@ -15,8 +15,14 @@ static void conv_tile(const viv__conv_tile *t) {
         const viv__conv_segment *segment = t->segment + s;
         const float *x = t->x[segment->tap * VIV__CONV_ROWS + r] + segment->x;
         const float *w = weights + segment->weight;
-        for (int64_t i = 0; i < segment->length; i++)
-          for (int o = 0; o < VIV__CONV_BLOCK; o++) sum[o] += x[i] * w[i * VIV__CONV_BLOCK + o];
+        if (t->quads)
+          for (int64_t i = 0; i < 4; i++)
+            for (int o = 0; o < n; o++)
+              sum[o] += x[t->first + col + o / 4 * 4 + i] * w[i * VIV__CONV_BLOCK + o];
+        for (int64_t i = 0; i < segment->length && !t->quads; i++) {
+          float xi = t->offset ? t->x[r][t->offset[i]] : x[i];
+          for (int o = 0; o < VIV__CONV_BLOCK; o++) sum[o] += xi * w[i * VIV__CONV_BLOCK + o];
+        }
       }
       for (int32_t o = 0; o < n; o++) {
         float v = sum[o] < t->low ? t->low : sum[o];
