@@ -26,7 +26,7 @@ struct viv_conv_weight {
 typedef struct viv__conv_axis {
   int64_t taps, count, begin, step;
   int64_t *tap;   /* [taps] indices into the kernel */
-  int64_t *index; /* [taps, count] of the input, -1: a zero */
+  int64_t *index; /* [taps, count] of the input, -1: a zero; NULL where nobody asks */
 } viv__conv_axis;
 
 typedef struct viv__conv_plan {

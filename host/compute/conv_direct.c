@@ -13,6 +13,7 @@ enum {
   CHUNK_TILES = 32,   /* tiles that pass by one panel of weights */
   CHUNK_DEPTH = 1024, /* channels times taps of a panel: 256 KB with 64 outputs */
   SPLIT_DEPTH = 512,
+  MIN_STRIP = 24,
   SHORT_RUN = 64, /* of a sum: shorter ones are looked up */
   CHUNK_PIXELS = CHUNK_TILES * VIV__CONV_ROWS,
   POINTERS = 8192 /* of a chunk */
@@ -28,6 +29,7 @@ struct direct {
   bool joins;      /* taps of the last axis lie behind one another where x is steady */
   bool steady;     /* every tap of every pixel lies inside x: one pointer serves all taps */
   int64_t size[3]; /* of x here */
+  int64_t strip;   /* where x is steady: pixels that follow one another in x by one step; or 0 */
   int64_t segments;
   viv__conv_segment *segment;
   int32_t *offset; /* [taps * in_group] from a pixel's pointer, where runs are short; or NULL */
@@ -132,6 +134,7 @@ struct chunk {
   int64_t place[CHUNK_PIXELS];      /* among the outputs of the batch */
   int64_t tile_at[CHUNK_TILES + 1]; /* pixels of the chunk before each tile */
   const float **pointer;            /* [tiles][taps][CONV_ROWS] */
+  const float *x;                   /* of the image and group */
   float *buffer;
 };
 
@@ -139,11 +142,11 @@ static void point_chunk(const struct direct *s, int64_t chunk, struct chunk *k) 
   const viv__conv_plan *p = s->p;
   const viv_conv_weight *w = p->w;
   int64_t first_tile = chunk * s->chunk, end_tile = viv__min(s->tiles, first_tile + s->chunk);
-  const float *x =
-      s->x + k->image * s->size[0] * s->size[1] * s->size[2] * w->in + k->group * w->in_group;
+  k->x = s->x + k->image * s->size[0] * s->size[1] * s->size[2] * w->in + k->group * w->in_group;
   k->first = tile_begin(s, first_tile);
   k->tiles = end_tile - first_tile;
   k->pixels = tile_begin(s, end_tile) - k->first;
+  if (s->strip) return;
   struct place walk = place_of(s, k->first);
   int64_t image_at = k->image * p->out_space, i = 0;
   for (int64_t tile = 0; tile < k->tiles; tile++) {
@@ -151,11 +154,93 @@ static void point_chunk(const struct direct *s, int64_t chunk, struct chunk *k) 
     int64_t end = tile_begin(s, first_tile + tile + 1) - k->first;
     k->tile_at[tile] = i;
     for (int64_t r = 0; i < end; i++, r++, step(s, &walk)) {
-      point(s, x, &walk, to + r);
+      point(s, k->x, &walk, to + r);
       k->place[i] = image_at + (w->transposed ? out_pixel(s, &walk) : k->first + i);
     }
   }
   k->tile_at[k->tiles] = i;
+}
+
+/* The chunk's tiles by their own pointers; t->x, out and residual are set here. */
+static void run_tiles(const struct direct *s, const struct chunk *k, viv__conv_tile *t,
+                      int64_t channel) {
+  const viv__conv_plan *p = s->p;
+  const float *residual[VIV__CONV_ROWS];
+  float *out[VIV__CONV_ROWS];
+  t->out = out;
+  t->residual = p->a->residual && p->out_last ? residual : NULL;
+  for (int64_t tile = 0; tile < k->tiles; tile++) {
+    int64_t begin = k->tile_at[tile];
+    t->rows = (int32_t)(k->tile_at[tile + 1] - begin);
+    t->x = k->pointer + tile * s->taps * VIV__CONV_ROWS;
+    for (int64_t r = 0; r < t->rows; r++) {
+      int64_t at = k->place[begin + r] * p->w->out + channel;
+      out[r] = p->out_last ? p->a->out + at : k->buffer + (begin + r) * VIV__CONV_COLS;
+      if (t->residual) residual[r] = p->a->residual + at;
+    }
+    p->kernels->conv_tile(t);
+  }
+}
+
+struct strip {
+  int64_t pixels;
+  const float *x;
+  int64_t x_step;
+  float *out;
+  const float *residual; /* or NULL */
+  int64_t out_step;
+};
+
+static void run_strip(const viv__kernels *kernels, viv__conv_tile *t, struct strip s) {
+  const float *rows[VIV__CONV_ROWS], *residuals[VIV__CONV_ROWS];
+  float *outs[VIV__CONV_ROWS];
+  t->x = rows;
+  t->out = outs;
+  t->residual = s.residual ? residuals : NULL;
+  if (t->offset && !t->add && !s.residual && t->cols % VIV__CONV_BLOCK == 0) {
+    int64_t whole = s.pixels / VIV__CONV_ROWS, n = whole * VIV__CONV_ROWS;
+    rows[0] = s.x;
+    outs[0] = s.out;
+    kernels->conv_strip(t, whole, s.x_step, s.out_step);
+    s.x += n * s.x_step;
+    s.out += n * s.out_step;
+    s.pixels -= n;
+    if (!s.pixels) return;
+  }
+  int64_t tiles = (s.pixels + VIV__CONV_ROWS - 1) / VIV__CONV_ROWS;
+  int64_t even = s.pixels / tiles, longer = s.pixels % tiles;
+  for (int64_t i = 0; i < tiles; i++) {
+    t->rows = (int32_t)(even + (i < longer));
+    for (int64_t r = 0; r < t->rows; r++) {
+      rows[r] = s.x + r * s.x_step;
+      outs[r] = s.out + r * s.out_step;
+      if (s.residual) residuals[r] = s.residual + r * s.out_step;
+    }
+    kernels->conv_tile(t);
+    s.x += t->rows * s.x_step;
+    s.out += t->rows * s.out_step;
+    if (s.residual) s.residual += t->rows * s.out_step;
+  }
+}
+
+/* The same where one step leads from pixel to pixel: no tables. */
+static void run_strips(const struct direct *s, const struct chunk *k, viv__conv_tile *t,
+                       int64_t channel) {
+  const viv__conv_plan *p = s->p;
+  const viv__conv_axis *a = s->axis;
+  const int64_t *stride = p->w->stride;
+  int64_t x_step = stride[2] * p->w->in, out_step = p->out_last ? p->w->out : VIV__CONV_COLS;
+  for (int64_t i = 0, n; i < k->pixels; i += n) {
+    int64_t pixel = k->first + i, row = pixel / s->strip, at = pixel % s->strip;
+    n = viv__min(s->strip - at, k->pixels - i);
+    int64_t j0 = row / a[1].count, j1 = row % a[1].count;
+    const float *x =
+        k->x + (j0 * stride[0] * s->size[1] + j1 * stride[1]) * s->size[2] * p->w->in + at * x_step;
+    int64_t result = (k->image * p->out_space + pixel) * p->w->out + channel;
+    float *out = p->out_last ? p->a->out + result : k->buffer + i * VIV__CONV_COLS;
+    const float *residual = p->a->residual && p->out_last ? p->a->residual + result : NULL;
+    run_strip(p->kernels, t, (struct strip){n, x, x_step, out, residual, out_step});
+  }
 }
 
 /* Outputs [col, col + cols) of the group for all tiles of the chunk. */
@@ -164,15 +249,11 @@ static void run_part(const struct direct *s, const struct chunk *k, int64_t col,
   const viv_conv_weight *w = p->w;
   int64_t channel = k->group * w->out_group + col;
   int64_t block = k->group * w->blocks + col / VIV__CONV_BLOCK, segment = 0;
-  const float *residual[VIV__CONV_ROWS];
-  float *out[VIV__CONV_ROWS];
   viv__conv_tile t = {.cols = (int32_t)cols,
                       .w_block = w->taps * w->in_group * VIV__CONV_BLOCK,
                       .bias = w->bias ? w->bias + block * VIV__CONV_BLOCK : NULL,
-                      .residual = p->a->residual && p->out_last ? residual : NULL,
                       .quads = w->quads,
-                      .first = col,
-                      .out = out};
+                      .first = col};
   if (w->quads) t.w_block = w->taps * 4 * VIV__CONV_BLOCK;
   t.w = w->packed + block * t.w_block;
   do { /* also without a segment, where no tap meets an input */
@@ -184,19 +265,15 @@ static void run_part(const struct direct *s, const struct chunk *k, int64_t col,
     t.add = segment > 0;
     t.low = cut ? p->low : -INFINITY;
     t.high = cut ? p->high : INFINITY;
-    for (int64_t tile = 0; tile < k->tiles; tile++) {
-      int64_t begin = k->tile_at[tile];
-      t.rows = (int32_t)(k->tile_at[tile + 1] - begin);
-      t.x = k->pointer + tile * s->taps * VIV__CONV_ROWS;
-      for (int64_t r = 0; r < t.rows; r++) {
-        int64_t at = k->place[begin + r] * w->out + channel;
-        out[r] = p->out_last ? p->a->out + at : k->buffer + (begin + r) * VIV__CONV_COLS;
-        if (t.residual) residual[r] = p->a->residual + at;
+    if (s->strip)
+      run_strips(s, k, &t, channel);
+    else
+      run_tiles(s, k, &t, channel);
+    if (last && p->out_last && p->act)
+      for (int64_t i = 0; i < k->pixels; i++) {
+        int64_t at = s->strip ? k->image * p->out_space + k->first + i : k->place[i];
+        viv__conv_act(p, p->a->out + at * w->out + channel, cols);
       }
-      p->kernels->conv_tile(&t);
-      if (last && p->out_last && p->act)
-        for (int64_t r = 0; r < t.rows; r++) viv__conv_act(p, out[r], cols);
-    }
     segment = segment_end;
   } while (segment < s->segments);
   if (p->out_last) return;
@@ -280,6 +357,10 @@ static int64_t padded_size(const viv__conv_plan *p, int i) {
   return viv__max(1, (p->out[i] - 1) * w->stride[i] + (w->kernel[i] - 1) * w->dilation[i] + 1);
 }
 
+static bool one_step(const viv_conv_weight *w) {
+  return w->stride[0] == 1 && w->stride[1] == 1 && w->stride[2] == 1;
+}
+
 /* No tap of any pixel lies beside x. */
 static bool needs_no_padding(const viv__conv_plan *p) {
   bool none = !p->w->transposed;
@@ -336,6 +417,9 @@ static void run_phase(struct direct *s, const int64_t phase[3]) {
     s->pixels *= s->axis[i].count;
   }
   if (s->pixels < 1) return;
+  bool whole = s->taps == 1 && s->steady && s->p->w->taps == 1 && one_step(s->p->w);
+  int64_t width = s->axis[2].count;
+  s->strip = !s->steady ? 0 : whole ? s->pixels : width >= MIN_STRIP ? width : 0;
   list_segments(s);
   if (s->offset) list_offsets(s);
   s->tiles = (s->pixels + VIV__CONV_ROWS - 1) / VIV__CONV_ROWS;
@@ -359,19 +443,19 @@ uint64_t viv__conv_direct(viv__conv_plan *p, bool run) {
   const viv_conv_weight *w = p->w;
   struct direct s = {.p = p};
   uint64_t floats = 0;
+  s.padded = wants_padding(p) && !(p->x_last && needs_no_padding(p));
+  s.steady = s.padded || needs_no_padding(p);
   int64_t split = (w->in_group + SPLIT_DEPTH - 1) / SPLIT_DEPTH;
   s.segment = viv__conv_take(p, &floats, w->taps * split * (int64_t)sizeof *s.segment);
   for (int i = 0; i < 3; i++) {
     s.axis[i].tap = viv__conv_take(p, &floats, w->kernel[i] * 8);
-    s.axis[i].index = viv__conv_take(p, &floats, w->kernel[i] * p->out[i] * 8);
+    if (!s.steady) s.axis[i].index = viv__conv_take(p, &floats, w->kernel[i] * p->out[i] * 8);
   }
   float *zeros = viv__conv_take(p, &floats, w->in_group * 4);
   s.pointer_floats = viv__max(POINTERS, w->taps * VIV__CONV_ROWS) * 2;
   s.buffer_floats = p->out_last ? 0 : CHUNK_PIXELS * VIV__CONV_COLS;
   s.thread_floats = s.pointer_floats + s.buffer_floats;
   s.threads = viv__conv_take(p, &floats, p->c->threads * s.thread_floats * 4);
-  s.padded = wants_padding(p) && !(p->x_last && needs_no_padding(p));
-  s.steady = s.padded || needs_no_padding(p);
   s.joins = w->groups == 1 && !w->quads && w->dilation[2] == 1;
   float *copy = NULL;
   if (s.padded) {

@@ -155,6 +155,49 @@ static void conv_tile(const viv__conv_tile *t) {
   }
 }
 
+/* Whole tiles that follow one another, O vectors of outputs from `col` on. */
+INLINE void conv_strip_of(int O, const viv__conv_tile *t, int64_t col, int64_t tiles,
+                          int64_t x_step, int64_t out_step) {
+  const float *w = t->w + col / VIV__CONV_BLOCK * t->w_block + col % VIV__CONV_BLOCK;
+  const float *x = t->x[0];
+  float *out = t->out[0] + col;
+  vf low = v_set(t->low), high = v_set(t->high), start[4];
+  UNROLL for (int o = 0; o < O; o++) start[o] =
+      t->bias ? v_load(t->bias + col + o * LANES) : v_set(0.0f);
+  w += t->segment->weight;
+  for (int64_t tile = 0; tile < tiles; tile++, x += VIV__CONV_ROWS * x_step) {
+    vf acc[VIV__CONV_ROWS][4];
+    UNROLL for (int r = 0; r < VIV__CONV_ROWS; r++) {
+      UNROLL for (int o = 0; o < O; o++) acc[r][o] = start[o];
+    }
+    for (int64_t i = 0; i < t->segment->length; i++) {
+      vf wv[4];
+      const float *at = x + t->offset[i];
+      UNROLL for (int o = 0; o < O; o++) {
+        int64_t block = (col % VIV__CONV_BLOCK + o * LANES) / VIV__CONV_BLOCK;
+        wv[o] =
+            v_load(w + block * t->w_block + (o * LANES) % VIV__CONV_BLOCK + i * VIV__CONV_BLOCK);
+      }
+      UNROLL for (int r = 0; r < VIV__CONV_ROWS; r++) {
+        vf xv = v_set(at[r * x_step]);
+        UNROLL for (int o = 0; o < O; o++) acc[r][o] = v_fma(xv, wv[o], acc[r][o]);
+      }
+    }
+    UNROLL for (int r = 0; r < VIV__CONV_ROWS; r++, out += out_step) {
+      UNROLL for (int o = 0; o < O; o++)
+          v_store(out + o * LANES, v_min(high, v_max(low, acc[r][o])));
+    }
+  }
+}
+
+static void conv_strip(const viv__conv_tile *t, int64_t tiles, int64_t x_step, int64_t out_step) {
+  enum { WIDE = LANES == 16 ? 4 : 2 };
+  int64_t col = 0;
+  for (; col + WIDE * LANES <= t->cols; col += WIDE * LANES)
+    conv_strip_of(WIDE, t, col, tiles, x_step, out_step);
+  for (; col < t->cols; col += LANES) conv_strip_of(1, t, col, tiles, x_step, out_step);
+}
+
 /* ---- depthwise ---- */
 
 /* n is LANES where that is known when this is compiled. */

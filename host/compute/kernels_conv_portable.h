@@ -31,6 +31,18 @@ static void conv_tile(const viv__conv_tile *t) {
     }
 }
 
+static void conv_strip(const viv__conv_tile *t, int64_t tiles, int64_t x_step, int64_t out_step) {
+  for (int64_t i = 0; i < tiles * VIV__CONV_ROWS; i++) {
+    const float *x = t->x[0] + i * x_step;
+    float *out = t->out[0] + i * out_step;
+    viv__conv_tile pixel = *t;
+    pixel.rows = 1;
+    pixel.x = &x;
+    pixel.out = &out;
+    conv_tile(&pixel);
+  }
+}
+
 static void conv_depthwise(const viv__conv_depthwise *d, int64_t begin, int64_t end) {
   for (int64_t j = 0; j < d->width; j++)
     for (int64_t c = begin; c < end; c++) {

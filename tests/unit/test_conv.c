@@ -311,6 +311,8 @@ Test(conv, shapes_of_networks) {
     all_layouts(c, square(2, 5, 40, 1, 20, 3, 1, 3, 2));    /* short runs, dilated */
     all_layouts(c, square(3, 16, 24, 1, 7, 3, 1, 1, 1));    /* a volume */
     all_layouts(c, square(1, 1, 32, 1, 3000, 7, 1, 1, 3));  /* sound */
+    all_layouts(c, square(2, 3, 64, 1, 61, 7, 2, 1, 3));    /* rows of pixels by one step */
+    all_layouts(c, square(2, 2, 72, 1, 27, 3, 1, 1, 1));    /* the same, a last half block */
     all_layouts(c, square(1, 48, 48, 1, 500, 7, 1, 9, 27)); /* dilated sound */
     all_layouts(c, square(1, 96, 96, 1, 300, 3, 2, 1, 1));
   }
