@@ -90,7 +90,7 @@ void viv__conv_axis_fill(const viv__conv_plan *p, int axis, int64_t phase, viv__
     s->step = 1;
     s->count = p->out[axis];
     for (int64_t t = 0; t < w->kernel[axis]; t++) {
-      for (int64_t j = 0; j < s->count; j++)
+      for (int64_t j = 0; s->index && j < s->count; j++)
         s->index[s->taps * s->count + j] =
             padded_index(p->a->pad, j * stride - pad + t * dilation, size);
       s->tap[s->taps++] = t;
@@ -104,7 +104,7 @@ void viv__conv_axis_fill(const viv__conv_plan *p, int axis, int64_t phase, viv__
   for (int64_t t = 0; t < w->kernel[axis]; t++) {
     int64_t shift = phase + pad - t * dilation;
     if (shift % stride) continue;
-    for (int64_t j = 0; j < s->count; j++) {
+    for (int64_t j = 0; s->index && j < s->count; j++) {
       int64_t i = j + shift / stride;
       s->index[s->taps * s->count + j] = i >= 0 && i < size ? i : -1;
     }

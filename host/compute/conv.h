@@ -10,12 +10,13 @@ struct viv_conv_weight {
   bool depthwise; /* one input and one output in a group */
   bool winograd;  /* packed holds transformed weights */
   int64_t groups, in, out, in_group, out_group;
+  bool quads;     /* groups of four inputs and outputs; counted as one group */
   int64_t joined; /* of the description's groups that make one here, with zeros between them */
   int64_t kernel[3], stride[3], dilation[3]; /* unused axes stand first here and are 1 */
   int64_t taps;                              /* the product of kernel */
   int64_t blocks;                            /* of 16 outputs, in a group */
   /* [groups, blocks, taps, in_group, 16], outputs filled up with zeros; depthwise [taps, channels
-   * rounded up to 16]; winograd [16 points, blocks, in, 16] */
+   * rounded up to 16]; winograd [16 points, blocks, in, 16]; quads [blocks, taps, 4, 16] */
   const float *packed;
   const float *bias; /* [groups, blocks * 16], depthwise [channels rounded up], or NULL */
 };
@@ -25,7 +26,7 @@ struct viv_conv_weight {
 typedef struct viv__conv_axis {
   int64_t taps, count, begin, step;
   int64_t *tap;   /* [taps] indices into the kernel */
-  int64_t *index; /* [taps, count] of the input, -1: a zero */
+  int64_t *index; /* [taps, count] of the input, -1: a zero; NULL where nobody asks */
 } viv__conv_axis;
 
 typedef struct viv__conv_plan {

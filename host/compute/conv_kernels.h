@@ -37,6 +37,12 @@ typedef struct viv__conv_tile {
   const float *bias;            /* [cols rounded up to 16] or NULL */
   const float *const *residual; /* [rows] or NULL */
   float *const *out;            /* [rows] */
+  /* With one segment: x[0][r][offset[i]] instead of x[tap][r][segment.x + i]; or NULL. */
+  const int32_t *offset;
+  /* Groups of four inputs and outputs: segments are four long, and output o of the tile reads the four
+   * inputs from segment.x + (first + o) / 4 * 4 on. */
+  int32_t quads;
+  int64_t first;
 } viv__conv_tile;
 
 /* One row of outputs of a depthwise convolution over channels-last data:

@@ -57,6 +57,8 @@ static bool describe(const viv_conv_desc *d, viv_conv_weight *w, viv_error *erro
     CHECK(t->shape[i] == want[i], "dimension %d of the weight must be %lld, it is %lld", i,
           (long long)want[i], (long long)t->shape[i]);
 #undef CHECK
+  w->quads = !w->transposed && w->groups > 1 && w->in_group == 4 && w->out_group == 4;
+  if (w->quads) w->joined = w->groups;
   w->groups /= w->joined;
   w->in_group *= w->joined;
   w->out_group *= w->joined;
@@ -75,7 +77,7 @@ static int64_t bias_floats(const viv_conv_weight *w) {
 static int64_t packed_floats(const viv_conv_weight *w) {
   if (w->depthwise) return w->taps * channels_up(w);
   if (w->winograd) return 16 * w->blocks * w->in * VIV__CONV_BLOCK;
-  return w->groups * w->blocks * w->taps * w->in_group * VIV__CONV_BLOCK;
+  return w->groups * w->blocks * w->taps * (w->quads ? 4 : w->in_group) * VIV__CONV_BLOCK;
 }
 
 static uint64_t line_up(uint64_t bytes) { /* as the arena does */
@@ -146,6 +148,23 @@ static void pack_blocks(void *ctx, int64_t begin, int64_t end) {
   }
 }
 
+/* Blocks [begin, end) of groups of four. */
+static void pack_quads(void *ctx, int64_t begin, int64_t end) {
+  const struct pack *s = ctx;
+  const viv_conv_weight *w = s->w;
+  float *to = s->to + begin * w->taps * 4 * VIV__CONV_BLOCK;
+  for (int64_t block = begin; block < end; block++)
+    for (int64_t t = 0; t < w->taps; t++)
+      for (int64_t i = 0; i < 4; i++)
+        for (int64_t o = 0; o < VIV__CONV_BLOCK; o++, to++) {
+          int64_t out = block * VIV__CONV_BLOCK + o;
+          *to = 0.0f;
+          if (out >= w->out) continue;
+          read_floats(s, (out * 4 + i) * w->taps + t, 1, to);
+          if (s->scale) *to *= s->scale[out];
+        }
+}
+
 /* Blocks [begin, end) of transformed weights. */
 static void pack_winograd(void *ctx, int64_t begin, int64_t end) {
   const struct pack *s = ctx;
@@ -194,7 +213,10 @@ static int32_t conv_prepare(const viv_compute *c, viv_arena *arena, const viv_co
     pack_depthwise(&s);
   else
     viv__parallel(c, w->groups * w->blocks, viv__grain(floats / (w->groups * w->blocks)),
-                  w->winograd ? pack_winograd : pack_blocks, &s);
+                  w->winograd ? pack_winograd
+                  : w->quads  ? pack_quads
+                              : pack_blocks,
+                  &s);
   if (bias) {
     memset(bias, 0, (size_t)outs * sizeof *bias);
     if (w->depthwise) memcpy(bias, desc->bias, (size_t)w->out * sizeof *bias);

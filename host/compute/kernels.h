@@ -73,6 +73,9 @@ typedef struct viv__kernels {
   const struct viv__ops *ops; /* maps, sequences, signals: ops.h */
 
   void (*conv_tile)(const viv__conv_tile *t);
+  /* tiles of CONV_ROWS pixels behind one another, of which t holds the first pixel's x and out: with
+   * offset, whole blocks of outputs, neither add nor residual */
+  void (*conv_strip)(const viv__conv_tile *t, int64_t tiles, int64_t x_step, int64_t out_step);
   /* Channels [begin, end); begin is a multiple of 16. */
   void (*conv_depthwise)(const viv__conv_depthwise *d, int64_t begin, int64_t end);
   /* The transforms of Winograd's F(2x2, 3x3): see conv_winograd.c. d [16] points to the pixels of a

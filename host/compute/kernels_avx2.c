@@ -154,6 +154,8 @@ static inline vf v_load_i8_n(const void *p, int64_t n) {
   memcpy(buffer, p, (size_t)n);
   return v_load_i8(buffer);
 }
+/* Lane i of each quarter, i a constant, in all of it. */
+#define v_quad_lane(v, i) _mm256_permute_ps(v, (i)*0x55)
 /* The four floats at p in each half. */
 static inline vf v_quad(const float *p) {
   return _mm256_broadcast_ps((const __m128 *)(const void *)p);

@@ -151,6 +151,8 @@ static inline vf v_load_i8_n(const void *p, int64_t n) {
 static inline vf v_quad(const float *p) {
   return _mm512_broadcast_f32x4(_mm_loadu_ps(p));
 }
+/* Lane i of each quarter, i a constant, in all of it. */
+#define v_quad_lane(v, i) _mm512_permute_ps(v, (i)*0x55)
 /* Quads of four rows: v[i] becomes quad i of each. */
 static inline void v_turn_quads(vf *v) {
   vf a = _mm512_shuffle_f32x4(v[0], v[1], 0x44), b = _mm512_shuffle_f32x4(v[0], v[1], 0xee);

@@ -28,7 +28,23 @@ INLINE void conv_tile_of(int R, int O, const viv__conv_tile *t, int64_t first_co
     int64_t col = first_col + o * LANES;
     weights[o] = t->w + col / VIV__CONV_BLOCK * t->w_block + col % VIV__CONV_BLOCK;
   }
-  for (int64_t s = 0; s < t->segments; s++) {
+  if (t->offset) {
+    const float *row[6], *w[4];
+    UNROLL for (int r = 0; r < R; r++) row[r] = t->x[r];
+    UNROLL for (int o = 0; o < O; o++) w[o] = weights[o] + t->segment->weight;
+    const int32_t *offset = t->offset;
+    for (int64_t i = 0, n_inputs = t->segment->length; i < n_inputs; i++) {
+      vf wv[4];
+      int64_t at = offset[i];
+      UNROLL for (int o = 0; o < O; o++) wv[o] = v_load(w[o] + i * VIV__CONV_BLOCK);
+      UNROLL for (int r = 0; r < R; r++) {
+        vf xv = v_set(row[r][at]);
+        UNROLL for (int o = 0; o < O; o++) acc[r][o] = v_fma(xv, wv[o], acc[r][o]);
+      }
+    }
+  }
+  int64_t segments = t->offset ? 0 : t->segments;
+  for (int64_t s = 0; s < segments; s++) {
     const viv__conv_segment *segment = t->segment + s;
     const float *const *x = t->x + segment->tap * VIV__CONV_ROWS;
     const float *row[6], *w[4];
@@ -60,7 +76,41 @@ INLINE void conv_tile_of(int R, int O, const viv__conv_tile *t, int64_t first_co
   }
 }
 
+/* R pixels by one vector of outputs whose groups read four inputs each. */
+INLINE void conv_tile_quads(int R, const viv__conv_tile *t, int64_t col) {
+  vf acc[6];
+  int64_t n = viv__min(LANES, t->cols - col);
+  vf start = t->bias ? v_load(t->bias + col) : v_set(0.0f);
+  UNROLL for (int r = 0; r < R; r++) {
+    acc[r] = t->add ? v_load_n(t->out[r] + col, n) : start;
+    if (!t->add && t->residual) acc[r] += v_load_n(t->residual[r] + col, n);
+  }
+  const float *weights = t->w + col / VIV__CONV_BLOCK * t->w_block + col % VIV__CONV_BLOCK;
+  for (int64_t s = 0; s < t->segments; s++) {
+    const viv__conv_segment *segment = t->segment + s;
+    const float *const *x = t->x + segment->tap * VIV__CONV_ROWS;
+    const float *w = weights + segment->weight;
+    vf wv[4];
+    UNROLL for (int i = 0; i < 4; i++) wv[i] = v_load(w + i * VIV__CONV_BLOCK);
+    UNROLL for (int r = 0; r < R; r++) {
+      vf xv = v_load_n(x[r] + segment->x + t->first + col, n);
+      acc[r] = v_fma(v_quad_lane(xv, 0), wv[0], acc[r]);
+      acc[r] = v_fma(v_quad_lane(xv, 1), wv[1], acc[r]);
+      acc[r] = v_fma(v_quad_lane(xv, 2), wv[2], acc[r]);
+      acc[r] = v_fma(v_quad_lane(xv, 3), wv[3], acc[r]);
+    }
+  }
+  vf low = v_set(t->low), high = v_set(t->high);
+  UNROLL for (int r = 0; r < R; r++) {
+    v_store_n(t->out[r] + col, v_min(high, v_max(low, acc[r])), n);
+  }
+}
+
 INLINE void conv_tile_rows(int R, const viv__conv_tile *t) {
+  if (t->quads) {
+    for (int64_t col = 0; col < t->cols; col += LANES) conv_tile_quads(R, t, col);
+    return;
+  }
   enum { WIDE = LANES == 16 ? 4 : 2 };
   for (int64_t col = 0; col < t->cols; col += WIDE * LANES) {
     switch (viv__min(WIDE, (t->cols - col + LANES - 1) / LANES)) {
@@ -103,6 +153,49 @@ static void conv_tile(const viv__conv_tile *t) {
     conv_tile_rows(6, t);
     break;
   }
+}
+
+/* Whole tiles that follow one another, O vectors of outputs from `col` on. */
+INLINE void conv_strip_of(int O, const viv__conv_tile *t, int64_t col, int64_t tiles,
+                          int64_t x_step, int64_t out_step) {
+  const float *w = t->w + col / VIV__CONV_BLOCK * t->w_block + col % VIV__CONV_BLOCK;
+  const float *x = t->x[0];
+  float *out = t->out[0] + col;
+  vf low = v_set(t->low), high = v_set(t->high), start[4];
+  UNROLL for (int o = 0; o < O; o++) start[o] =
+      t->bias ? v_load(t->bias + col + o * LANES) : v_set(0.0f);
+  w += t->segment->weight;
+  for (int64_t tile = 0; tile < tiles; tile++, x += VIV__CONV_ROWS * x_step) {
+    vf acc[VIV__CONV_ROWS][4];
+    UNROLL for (int r = 0; r < VIV__CONV_ROWS; r++) {
+      UNROLL for (int o = 0; o < O; o++) acc[r][o] = start[o];
+    }
+    for (int64_t i = 0; i < t->segment->length; i++) {
+      vf wv[4];
+      const float *at = x + t->offset[i];
+      UNROLL for (int o = 0; o < O; o++) {
+        int64_t block = (col % VIV__CONV_BLOCK + o * LANES) / VIV__CONV_BLOCK;
+        wv[o] =
+            v_load(w + block * t->w_block + (o * LANES) % VIV__CONV_BLOCK + i * VIV__CONV_BLOCK);
+      }
+      UNROLL for (int r = 0; r < VIV__CONV_ROWS; r++) {
+        vf xv = v_set(at[r * x_step]);
+        UNROLL for (int o = 0; o < O; o++) acc[r][o] = v_fma(xv, wv[o], acc[r][o]);
+      }
+    }
+    UNROLL for (int r = 0; r < VIV__CONV_ROWS; r++, out += out_step) {
+      UNROLL for (int o = 0; o < O; o++)
+          v_store(out + o * LANES, v_min(high, v_max(low, acc[r][o])));
+    }
+  }
+}
+
+static void conv_strip(const viv__conv_tile *t, int64_t tiles, int64_t x_step, int64_t out_step) {
+  enum { WIDE = LANES == 16 ? 4 : 2 };
+  int64_t col = 0;
+  for (; col + WIDE * LANES <= t->cols; col += WIDE * LANES)
+    conv_strip_of(WIDE, t, col, tiles, x_step, out_step);
+  for (; col < t->cols; col += LANES) conv_strip_of(1, t, col, tiles, x_step, out_step);
 }
 
 /* ---- depthwise ---- */

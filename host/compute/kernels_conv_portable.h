@@ -15,14 +15,32 @@ static void conv_tile(const viv__conv_tile *t) {
         const viv__conv_segment *segment = t->segment + s;
         const float *x = t->x[segment->tap * VIV__CONV_ROWS + r] + segment->x;
         const float *w = weights + segment->weight;
-        for (int64_t i = 0; i < segment->length; i++)
-          for (int o = 0; o < VIV__CONV_BLOCK; o++) sum[o] += x[i] * w[i * VIV__CONV_BLOCK + o];
+        if (t->quads)
+          for (int64_t i = 0; i < 4; i++)
+            for (int o = 0; o < n; o++)
+              sum[o] += x[t->first + col + o / 4 * 4 + i] * w[i * VIV__CONV_BLOCK + o];
+        for (int64_t i = 0; i < segment->length && !t->quads; i++) {
+          float xi = t->offset ? t->x[r][t->offset[i]] : x[i];
+          for (int o = 0; o < VIV__CONV_BLOCK; o++) sum[o] += xi * w[i * VIV__CONV_BLOCK + o];
+        }
       }
       for (int32_t o = 0; o < n; o++) {
         float v = sum[o] < t->low ? t->low : sum[o];
         out[o] = v > t->high ? t->high : v;
       }
     }
+}
+
+static void conv_strip(const viv__conv_tile *t, int64_t tiles, int64_t x_step, int64_t out_step) {
+  for (int64_t i = 0; i < tiles * VIV__CONV_ROWS; i++) {
+    const float *x = t->x[0] + i * x_step;
+    float *out = t->out[0] + i * out_step;
+    viv__conv_tile pixel = *t;
+    pixel.rows = 1;
+    pixel.x = &x;
+    pixel.out = &out;
+    conv_tile(&pixel);
+  }
 }
 
 static void conv_depthwise(const viv__conv_depthwise *d, int64_t begin, int64_t end) {

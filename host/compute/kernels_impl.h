@@ -47,6 +47,7 @@ const viv__kernels KERNELS = {
     .load = load,
     .ops = &own_ops,
     .conv_tile = conv_tile,
+    .conv_strip = conv_strip,
     .transpose = transpose,
     .winograd_in = winograd_in,
     .winograd_out = winograd_out,

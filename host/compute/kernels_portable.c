@@ -484,6 +484,7 @@ const viv__kernels viv__kernels_portable = {
     .load = load,
     .ops = &viv__ops_portable,
     .conv_tile = conv_tile,
+    .conv_strip = conv_strip,
     .transpose = transpose,
     .winograd_in = winograd_in,
     .winograd_out = winograd_out,

@@ -86,7 +86,8 @@ __attribute__((target("avx512f"))) static void fma_512(void *ctx, int64_t begin,
   __m512 acc[CHAINS], a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(0.25f);
   for (int j = 0; j < CHAINS; j++) acc[j] = _mm512_setzero_ps();
   for (int64_t i = begin; i < end; i++) {
-    for (int j = 0; j < CHAINS; j++) acc[j] = _mm512_fmadd_ps(acc[j], a, b);
+    _Pragma("GCC unroll 16") for (int j = 0; j < CHAINS; j++) acc[j] =
+        _mm512_fmadd_ps(acc[j], a, b);
     __asm__ volatile("" : "+v"(a), "+v"(b));
   }
   for (int j = 1; j < CHAINS; j++) acc[0] = _mm512_add_ps(acc[0], acc[j]);
@@ -96,7 +97,8 @@ __attribute__((target("avx2,fma"))) static void fma_256(void *ctx, int64_t begin
   __m256 acc[CHAINS], a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(0.25f);
   for (int j = 0; j < CHAINS; j++) acc[j] = _mm256_setzero_ps();
   for (int64_t i = begin; i < end; i++) {
-    for (int j = 0; j < CHAINS; j++) acc[j] = _mm256_fmadd_ps(acc[j], a, b);
+    _Pragma("GCC unroll 16") for (int j = 0; j < CHAINS; j++) acc[j] =
+        _mm256_fmadd_ps(acc[j], a, b);
     __asm__ volatile("" : "+x"(a), "+x"(b));
   }
   for (int j = 1; j < CHAINS; j++) acc[0] = _mm256_add_ps(acc[0], acc[j]);

@@ -304,9 +304,15 @@ Test(conv, shapes_of_networks) {
     all_layouts(c, square(2, 33, 33, 33, 21, 3, 2, 1, 1));  /* depthwise, strided */
     all_layouts(c, square(2, 20, 20, 20, 19, 5, 1, 2, 4));  /* depthwise, dilated */
     all_layouts(c, square(2, 64, 64, 8, 10, 3, 1, 1, 1));   /* grouped */
+    all_layouts(c, square(2, 128, 128, 32, 9, 3, 1, 1, 1)); /* groups of four */
+    all_layouts(c, square(2, 84, 84, 21, 9, 3, 2, 1, 1));   /* the same, not whole vectors */
     all_layouts(c, square(2, 40, 1, 1, 40, 3, 1, 1, 1));    /* one output */
+    all_layouts(c, square(3, 16, 20, 1, 6, 5, 1, 1, 2));    /* short runs, deeper than a panel */
+    all_layouts(c, square(2, 5, 40, 1, 20, 3, 1, 3, 2));    /* short runs, dilated */
     all_layouts(c, square(3, 16, 24, 1, 7, 3, 1, 1, 1));    /* a volume */
     all_layouts(c, square(1, 1, 32, 1, 3000, 7, 1, 1, 3));  /* sound */
+    all_layouts(c, square(2, 3, 64, 1, 61, 7, 2, 1, 3));    /* rows of pixels by one step */
+    all_layouts(c, square(2, 2, 72, 1, 27, 3, 1, 1, 1));    /* the same, a last half block */
     all_layouts(c, square(1, 48, 48, 1, 500, 7, 1, 9, 27)); /* dilated sound */
     all_layouts(c, square(1, 96, 96, 1, 300, 3, 2, 1, 1));
   }
