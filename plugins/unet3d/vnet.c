@@ -27,8 +27,8 @@ static void config(nn_config *k, struct u3_model *m) {
 }
 
 static void load_wide(nn_loader *l, const struct u3_model *m, const char *prefix, int32_t in,
-                      int32_t out, struct u3_unit *unit) {
-  nn_conv_spec spec = {.in = in, .out = out, .kernel = 5, .pad = 2, .bias = m->as.vnet.bias};
+                      int32_t out, bool bias, struct u3_unit *unit) {
+  nn_conv_spec spec = {.in = in, .out = out, .kernel = 5, .pad = 2, .bias = bias};
   size_t outer = nn_in(l, "%s", prefix);
   u3_load_unit(l, &m->style, "conv_block.conv", "conv_block.adn.N", spec, unit);
   nn_out(l, outer);
@@ -48,22 +48,22 @@ static void load_step(nn_loader *l, const struct u3_model *m, int32_t width, int
   for (int32_t i = 0; i < (upwards ? up_units : down_units)[level]; i++) {
     char name[16];
     snprintf(name, sizeof name, "ops.%d.", (int)i);
-    load_wide(l, m, name, width, width, &w->unit[i]);
+    load_wide(l, m, name, width, width, v->bias && !upwards, &w->unit[i]);
   }
   nn_out(l, outer);
 }
 
-/* Levels are named by their widths: down_tr32 .. down_tr256, up_tr256 .. up_tr32. */
+/* The units upwards never have a bias. Levels are named by their widths: down_tr32 .. down_tr256, up_tr256 .. up_tr32. */
 static void tables(nn_loader *l, void *model) {
   struct u3_model *m = model;
   struct u3_vnet *v = &m->as.vnet;
-  load_wide(l, m, "in_tr.", m->in_channels, v->base, &v->in);
+  load_wide(l, m, "in_tr.", m->in_channels, v->base, v->bias, &v->in);
   for (int32_t i = 0; i < v->steps; i++) {
     int32_t width = v->base << (i + 1), below = i + 1 < v->steps ? 2 * width : width;
     load_step(l, m, width, width / 2, false, i, &v->down[i]);
     load_step(l, m, width, below, true, i, &v->up[i]);
   }
-  load_wide(l, m, "out_tr.", 2 * v->base, m->classes, &v->out);
+  load_wide(l, m, "out_tr.", 2 * v->base, m->classes, v->bias, &v->out);
   u3_load_point(l, "out_tr.conv2", m->classes, m->classes, true, &m->out);
 }
 
