@@ -9,7 +9,7 @@ V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 say     = $(if $(filter 1,$(V)),,@printf '%-4s %s\n' '$(1)' '$(2)')
 
-PKGS    := libuv libcjson libmd libjpeg libpng libwebp libwebpdemux libutf8proc libpcre2-8
+PKGS    := libuv libcjson libmd libjpeg libpng libwebp libwebpdemux libutf8proc libpcre2-8 zlib
 WARN    := -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual -Wstrict-prototypes \
            -Wmissing-prototypes -Wvla -Werror
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(OPT) -g -fPIC -fvisibility=hidden -fno-math-errno \

@@ -239,8 +239,9 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
   int code;
   int32_t status = viv__prompts_read(&o->points, &o->boxes, o->params, &error);
   if (status >= 0) status = viv__load_model(model, o->load, &l, &error);
-  bool sounds = viv__sounds_named(args, n);
-  const viv__task_schema *schema = status >= 0 && !sounds ? picture_task(&l, o, args, n) : NULL;
+  bool sounds = viv__sounds_named(args, n), volumes = viv__volumes_named(args, n);
+  const viv__task_schema *schema =
+      status >= 0 && !sounds && !volumes ? picture_task(&l, o, args, n) : NULL;
   if (status == VIV_CANCELLED) {
     fprintf(stderr, "viv: cancelled\n");
     code = VIV__EXIT_CANCELLED;
@@ -250,6 +251,8 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
     code = viv__report(o->picture.json, model, error.code, &error);
   } else if (schema) {
     code = viv__run_pictures(&l, schema, args, n, &o->picture, o->params);
+  } else if (volumes) {
+    code = viv__run_volumes(&l, o->task, args, n, &o->picture, o->params);
   } else if (sounds) {
     code = viv__run_sounds(&l, o->task, args, n, &o->inputs, &o->picture, o->params);
   } else if (n > 1) {
@@ -313,7 +316,7 @@ int viv__cmd_run(int argc, char **argv) {
   const char **args = viv__need(viv__calloc((size_t)argc, sizeof *args));
   int n = 0, code = viv__options(&usage, options, argc, argv, 1, argc, args, &n);
   if (code < 0 && n > 2 && !viv__pictures_named(args + 1, n - 1) &&
-      !viv__sounds_named(args + 1, n - 1))
+      !viv__volumes_named(args + 1, n - 1) && !viv__sounds_named(args + 1, n - 1))
     code = viv__usage_error(argv[0], "\"%s\" is one argument too many (usage: viv %s)", args[2],
                             usage.synopsis);
   if (code < 0) code = viv__detector_usage(argv[0], &o.picture.detector, o.boxes_from);

@@ -112,6 +112,14 @@ int viv__run_pictures(const viv__loaded *l, const viv__task_schema *schema, cons
  * fallback. */
 int64_t viv__image_id(const char *path, int64_t fallback);
 
+/* ---- medical volumes (run_volumes.c) ---- */
+
+/* Whether all arguments after MODEL are NIfTI files by their names. */
+bool viv__volumes_named(const char *const *args, int n);
+/* Each file is a channel (or holds several); labels go to --out. */
+int viv__run_volumes(const viv__loaded *l, const char *task, const char *const *args, int n,
+                     const viv__picture_run *o, cJSON *params);
+
 /* ---- recordings (run_sound.c) ---- */
 
 /* Whether all arguments after MODEL are recordings by their names. */

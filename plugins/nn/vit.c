@@ -135,7 +135,7 @@ void nn_vit_load(nn_loader *l, nn_vit *vit) {
                        .strides = {c->patch[0], c->patch[1]},
                        .pad = c->pad,
                        .bias = true};
-  nn_load_conv(l, n->patch, &spec, &vit->patch);
+  if (n->patch) nn_load_conv(l, n->patch, &spec, &vit->patch);
   int64_t one[3] = {1, 1, c->d}, some[3] = {1, c->registers, c->d};
   int64_t table[3] = {1, c->cls_position + (int64_t)c->grid[0] * c->grid[1], c->d};
   nn_load_tensor(l, n->cls, c->cls, 3, one, &vit->cls);

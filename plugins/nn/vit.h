@@ -30,7 +30,7 @@ enum { NN_VIT_MAX_LAYERS = 256 };
 
 /* Names of a checkpoint, below the prefix at the time of nn_vit_load. NULL: there is no such part. */
 typedef struct nn_vit_names {
-  const char *patch;     /* the patch convolution */
+  const char *patch;     /* the patch convolution; NULL: the family embeds on its own */
   const char *cls;       /* class token [1, 1, d] */
   const char *registers; /* register tokens [1, R, d] */
   const char *positions; /* [1, rows, d] */
