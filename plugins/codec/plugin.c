@@ -4,11 +4,13 @@
 #include <string.h>
 
 #include "codec/codec.h"
+#include "nn/sound.h"
 
 /* ---- tasks ---- */
 
 static int32_t encode(nn_pass *p) {
   const struct codec_model *m = nn_net_of(p);
+  if (nn_streamed(p, "audio")) return codec_encode_stream(p);
   switch (m->kind) {
   case CODEC_ENCODEC:
     return encodec_encode(p);
@@ -23,6 +25,7 @@ static int32_t encode(nn_pass *p) {
 
 static int32_t decode(nn_pass *p) {
   const struct codec_model *m = nn_net_of(p);
+  if (nn_streamed(p, "codes")) return codec_decode_stream(p);
   switch (m->kind) {
   case CODEC_ENCODEC:
     return encodec_decode(p);
