@@ -33,7 +33,7 @@ ps load unload stop metrics logs doctor new-plugin version"
   esac
   case $verb in
     run) options="$common $load --local $generate --raw --task --input --out --verbose --draw --preview \
---preview-as --format --threshold --labels --frames --point --box --detector --detect \
+--preview-as --format --threshold --labels --frames --pcm --rate --channels --point --box --detector --detect \
 --detector-threshold --intrinsics" ;;
     chat) options="$common $load --local $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;
@@ -52,7 +52,7 @@ ps load unload stop metrics logs doctor new-plugin version"
     serve) options="$common --config --socket --log" ;;
     load) options="$common $load --pin --keep-alive" ;;
     logs) options="$common --level" ;;
-    encode) options="$common $load --out --codebooks --bitrate --raw --rate --channels --chunk --wide" ;;
+    encode) options="$common $load --out --codebooks --bitrate --pcm --rate --channels --chunk --wide" ;;
     decode) options="$common $load --out --format --chunk" ;;
     new-plugin) options="--help --dir" ;;
     *) options="$common" ;;

@@ -13,16 +13,14 @@ struct encoding {
   viv__codec codec;
   viv__vtok_header h;
   cJSON *params, *load;
-  const char *model, *in, *out, *raw;
-  int64_t rate, channels, codebooks, chunk;
+  const char *model, *in, *out;
+  int64_t codebooks, chunk;
   bool wide, json;
   /* the input; touched by the feeding thread until the job is over */
   viv__sound_reader *reader;
   int32_t in_rate, in_channels;
   int64_t total; /* samples; -1: unknown */
-  atomic_llong came;
-  char held[4096];
-  size_t n_held;
+  viv__pcm pcm;  /* standard input; pcm.came also counts samples of a file */
   /* the output */
   enum viv__codes_kind kind;
   FILE *to;
@@ -38,56 +36,19 @@ static int32_t read_file(void *context, void *data, uint64_t room, uint64_t *byt
   uint64_t unit = (uint64_t)e->in_channels * sizeof(float);
   int64_t n = viv__sound_read(e->reader, data, (int64_t)(room / unit), error);
   if (n < 0) return (int32_t)n;
-  atomic_fetch_add(&e->came, n);
+  atomic_fetch_add(&e->pcm.came, n);
   *bytes = (uint64_t)n * unit;
   return n ? VIV_OK : VIV_DONE;
-}
-
-/* Raw samples of standard input as floats. */
-static int32_t read_raw(void *context, void *data, uint64_t room, uint64_t *bytes,
-                        viv_error *error) {
-  struct encoding *e = context;
-  size_t size = !strcmp(e->raw, "s16") ? 2 : 4, unit = size * (size_t)e->in_channels;
-  size_t most = sizeof e->held < room / 4 * size ? sizeof e->held : room / 4 * size;
-  uint64_t got = 0;
-  int32_t status = viv__pump_stdin(NULL, e->held + e->n_held, most - e->n_held, &got, error);
-  if (status == VIV_DONE && e->n_held)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "standard input", "the sound ends within a sample");
-  if (status != VIV_OK) return status;
-  e->n_held += got;
-  size_t n = e->n_held / unit * (size_t)e->in_channels;
-  float *y = data;
-  for (size_t i = 0; i < n; i++) {
-    int16_t whole;
-    if (size == 2) {
-      memcpy(&whole, e->held + 2 * i, 2);
-      y[i] = (float)whole / 32768.0f;
-    } else {
-      memcpy(&y[i], e->held + 4 * i, 4);
-    }
-  }
-  memmove(e->held, e->held + n * size, e->n_held - n * size);
-  e->n_held -= n * size;
-  atomic_fetch_add(&e->came, (long long)n / e->in_channels);
-  *bytes = n * sizeof(float);
-  return n ? VIV_OK : VIV_WAIT;
 }
 
 static int32_t open_input(struct encoding *e, viv_error *error) {
   e->total = -1;
   if (strcmp(e->in, "-"))
     return viv__sound_open(e->in, &e->reader, &e->in_rate, &e->in_channels, &e->total, error);
-  if (!e->raw || (strcmp(e->raw, "s16") && strcmp(e->raw, "f32")))
-    return VIV_FAIL(error, VIV_BAD_INPUT, "standard input",
-                    "say what comes: --raw s16 or --raw f32, and --rate");
-  if (e->rate < VIV__SOUND_MIN_RATE || e->rate > VIV__SOUND_MAX_RATE)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "--rate", "%lld samples a second; %d to %d are read",
-                    (long long)e->rate, VIV__SOUND_MIN_RATE, VIV__SOUND_MAX_RATE);
-  if (e->channels < 1 || e->channels > VIV__SOUND_MAX_CHANNELS)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "--channels", "%lld channels; 1 to %d are read",
-                    (long long)e->channels, VIV__SOUND_MAX_CHANNELS);
-  e->in_rate = (int32_t)e->rate;
-  e->in_channels = (int32_t)e->channels;
+  int32_t status = viv__pcm_check(&e->pcm, error);
+  if (status < 0) return status;
+  e->in_rate = (int32_t)e->pcm.rate;
+  e->in_channels = (int32_t)e->pcm.channels;
   return VIV_OK;
 }
 
@@ -111,7 +72,7 @@ static int32_t take_codes(void *context, const viv_event *event, viv_error *erro
   e->events++;
   if (n > e->most) e->most = n;
   if (e->total > 0)
-    viv__progress_show("encoding", (double)atomic_load(&e->came) / (double)e->total);
+    viv__progress_show("encoding", (double)atomic_load(&e->pcm.came) / (double)e->total);
   if (!e->to) {
     viv__buf_add(&e->all, t->data, t->bytes);
     return e->all.failed ? VIV_FAIL(error, VIV_NOT_NOW, e->out, "no memory") : VIV_OK;
@@ -122,7 +83,7 @@ static int32_t take_codes(void *context, const viv_event *event, viv_error *erro
 
 /* Samples of each channel at the codec's rate, as resampling gives them. */
 static int64_t samples_of(const struct encoding *e) {
-  return (atomic_load(&e->came) * e->h.rate + e->in_rate - 1) / e->in_rate;
+  return (atomic_load(&e->pcm.came) * e->h.rate + e->in_rate - 1) / e->in_rate;
 }
 
 static int32_t finish(struct encoding *e, viv_error *error) {
@@ -225,8 +186,9 @@ static int32_t encode(struct encoding *e, viv_error *error) {
     if (status >= 0) status = put_bytes(e, error);
   }
   if (status >= 0) {
-    status = viv__pump_run(&e->l, "encode", e->params, "audio", e->reader ? read_file : read_raw, e,
-                           take_codes, e, &o);
+    status =
+        viv__pump_run(&e->l, "encode", e->params, "audio", e->reader ? read_file : viv__pcm_read,
+                      e->reader ? (void *)e : &e->pcm, take_codes, e, &o);
     viv__progress_clear();
     if (status < 0) *error = o.error;
     if (status >= 0) status = finish(e, error);
@@ -246,15 +208,16 @@ static int32_t encode(struct encoding *e, viv_error *error) {
 int viv__cmd_encode(int argc, char **argv) {
   struct encoding e = {.params = viv__need(cJSON_CreateObject()),
                        .load = viv__need(cJSON_CreateObject()),
-                       .channels = 1};
+                       .pcm.channels = 1};
   const viv__opt options[] = {
       {"out", 'o', VIV__OPT_TEXT, "FILE", &e.out, "write .vtok, .json or .npy; - for a pipe", NULL},
       {"codebooks", 0, VIV__OPT_INT, "N", &e.codebooks, "use the first N code books", NULL},
       {"bitrate", 0, VIV__OPT_NUMBER, "KBPS", e.params, "as many as fit in this many kbit/s",
        "bandwidth"},
-      {"raw", 0, VIV__OPT_TEXT, "KIND", &e.raw, "standard input holds samples: s16 or f32", NULL},
-      {"rate", 0, VIV__OPT_INT, "HZ", &e.rate, "their rate", NULL},
-      {"channels", 0, VIV__OPT_INT, "N", &e.channels, "their channels, side by side (1)", NULL},
+      {"pcm", 0, VIV__OPT_TEXT, "KIND", &e.pcm.kind, "standard input holds samples: s16 or f32",
+       NULL},
+      {"rate", 0, VIV__OPT_INT, "HZ", &e.pcm.rate, "their rate", NULL},
+      {"channels", 0, VIV__OPT_INT, "N", &e.pcm.channels, "their channels, side by side (1)", NULL},
       {"chunk", 0, VIV__OPT_INT, "N", &e.chunk, "N frames at once (files 32, pipes 1)", NULL},
       {"wide", 0, VIV__OPT_FLAG, NULL, &e.wide, "codes of 16 or 32 bits instead of packed ones",
        NULL},
@@ -263,7 +226,7 @@ int viv__cmd_encode(int argc, char **argv) {
       {0}};
   const viv__usage usage = {
       "viv encode encodec_24khz speech.wav -o speech.vtok --bitrate 6\n"
-      "arecord -f S16_LE -r 24000 | viv encode mimi - --raw s16 --rate 24000 -o - > live.vtok",
+      "arecord -f S16_LE -r 24000 | viv encode mimi - --pcm s16 --rate 24000 -o - > live.vtok",
       "encode [options] MODEL RECORDING -o FILE",
       "Turns a recording into codes of the audio codec MODEL, in bounded memory. viv decode turns "
       "them\nback."};

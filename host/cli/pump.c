@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "media/sound.h"
+
 enum { PIECE = 16384, RING = 1 << 18, POLL_MS = 100 };
 
 struct feeding {
@@ -110,14 +112,54 @@ int32_t viv__pump_run(const viv__loaded *l, const char *task, const cJSON *param
   return out->status;
 }
 
-int32_t viv__pump_stdin(void *context, void *data, uint64_t room, uint64_t *bytes,
-                        viv_error *error) {
-  (void)context;
+/* ---- samples of standard input ---- */
+
+int32_t viv__pcm_check(const viv__pcm *pcm, viv_error *error) {
+  if (!pcm->kind || (strcmp(pcm->kind, "s16") && strcmp(pcm->kind, "f32")))
+    return VIV_FAIL(error, VIV_BAD_INPUT, "standard input",
+                    "say what comes: --pcm s16 or --pcm f32, and --rate");
+  if (pcm->rate < VIV__SOUND_MIN_RATE || pcm->rate > VIV__SOUND_MAX_RATE)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--rate", "%lld samples a second; %d to %d are read",
+                    (long long)pcm->rate, VIV__SOUND_MIN_RATE, VIV__SOUND_MAX_RATE);
+  if (pcm->channels < 1 || pcm->channels > VIV__SOUND_MAX_CHANNELS)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--channels", "%lld channels; 1 to %d are read",
+                    (long long)pcm->channels, VIV__SOUND_MAX_CHANNELS);
+  return VIV_OK;
+}
+
+static int32_t read_stdin(char *to, size_t room, size_t *bytes, viv_error *error) {
   struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
   if (poll(&p, 1, POLL_MS) == 0) return VIV_WAIT;
-  ssize_t n = read(STDIN_FILENO, data, room);
+  ssize_t n = read(STDIN_FILENO, to, room);
   if (n < 0 && (errno == EINTR || errno == EAGAIN)) return VIV_WAIT;
   if (n < 0) return VIV_FAIL(error, VIV_NOT_NOW, "standard input", "%s", strerror(errno));
-  *bytes = (uint64_t)n;
+  *bytes = (size_t)n;
   return n ? VIV_OK : VIV_DONE;
+}
+
+int32_t viv__pcm_read(void *context, void *data, uint64_t room, uint64_t *bytes, viv_error *error) {
+  viv__pcm *pcm = context;
+  size_t size = !strcmp(pcm->kind, "s16") ? 2 : 4, unit = size * (size_t)pcm->channels, got = 0;
+  size_t most = sizeof pcm->held < room / 4 * size ? sizeof pcm->held : room / 4 * size;
+  int32_t status = read_stdin(pcm->held + pcm->n_held, most - pcm->n_held, &got, error);
+  if (status == VIV_DONE && pcm->n_held)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "standard input", "the sound ends within a sample");
+  if (status != VIV_OK) return status;
+  pcm->n_held += got;
+  size_t n = pcm->n_held / unit * (size_t)pcm->channels;
+  float *y = data;
+  for (size_t i = 0; i < n; i++) {
+    int16_t whole;
+    if (size == 2) {
+      memcpy(&whole, pcm->held + 2 * i, 2);
+      y[i] = (float)whole / 32768.0f;
+    } else {
+      memcpy(&y[i], pcm->held + 4 * i, 4);
+    }
+  }
+  memmove(pcm->held, pcm->held + n * size, pcm->n_held - n * size);
+  pcm->n_held -= n * size;
+  atomic_fetch_add(&pcm->came, (long long)(n / (size_t)pcm->channels));
+  *bytes = n * sizeof(float);
+  return n ? VIV_OK : VIV_WAIT;
 }

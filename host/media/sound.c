@@ -282,6 +282,7 @@ int32_t viv__sound_create(const char *path, int32_t rate, int32_t channels,
     return status;
   }
   if (format != VIV__SOUND_F32) sf.command(w->file, SFC_SET_CLIPPING, NULL, SF_TRUE);
+  sf.command(w->file, SFC_SET_ADD_PEAK_CHUNK, NULL, SF_FALSE); /* it would hold the time of day */
   *out = w;
   return VIV_OK;
 }

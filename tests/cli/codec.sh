@@ -33,7 +33,7 @@ check "the sound is as long as it was" length
 
 piped() {
   exits 0 "$viv" encode "$encodec" "$wav" -o "$tmp/file.json" --codebooks 2 || return 1
-  tail -c $((1213 * 2)) "$wav" | "$viv" encode "$encodec" - --raw s16 --rate 24000 -o - \
+  tail -c $((1213 * 2)) "$wav" | "$viv" encode "$encodec" - --pcm s16 --rate 24000 -o - \
     --codebooks 2 >"$tmp/pipe.vtok" 2>"$tmp/err" || { cat "$tmp/err"; return 1; }
   "$viv" decode "$encodec" - -o "$tmp/pipe.wav" <"$tmp/pipe.vtok" 2>"$tmp/err" || return 1
   exits 0 "$viv" decode "$encodec" "$tmp/file.json" -o "$tmp/file.wav" || return 1
@@ -63,10 +63,10 @@ bad() {
   exits 5 "$viv" decode "$encodec" "$wav" -o "$tmp/b.wav" || return 1
   sed 's/"codes":\[\[[0-9]*/"codes":[[77/' "$tmp/file.json" >"$tmp/outside.json"
   exits 5 "$viv" decode "$encodec" "$tmp/outside.json" -o "$tmp/b.wav" && complains "code 77" || return 1
-  exits 5 "$viv" encode "$encodec" - --raw s16 --rate 1 -o "$tmp/c.vtok" && complains "1000 to" || return 1
-  exits 5 "$viv" encode "$encodec" - --raw s16 --rate 10000000 -o "$tmp/c.vtok" || return 1
-  exits 5 "$viv" encode "$encodec" - --raw s16 --rate 24000 --channels 65 -o "$tmp/c.vtok" || return 1
-  exits 5 "$viv" encode "$encodec" - --raw s16 --rate 24000 -o "$tmp/c.vtok" && complains "no samples" || return 1
+  exits 5 "$viv" encode "$encodec" - --pcm s16 --rate 1 -o "$tmp/c.vtok" && complains "1000 to" || return 1
+  exits 5 "$viv" encode "$encodec" - --pcm s16 --rate 10000000 -o "$tmp/c.vtok" || return 1
+  exits 5 "$viv" encode "$encodec" - --pcm s16 --rate 24000 --channels 65 -o "$tmp/c.vtok" || return 1
+  exits 5 "$viv" encode "$encodec" - --pcm s16 --rate 24000 -o "$tmp/c.vtok" && complains "no samples" || return 1
   exits 2 "$viv" encode "$encodec" "$wav" -o "$tmp/c.mp3" || return 1
   exits 3 "$viv" encode "$snac" "$wav" -o "$tmp/c.npy" && complains "no table" || return 1
   exits 3 "$viv" encode "$stories" "$wav" -o "$tmp/c.vtok" && complains "no audio codec" || return 1
