@@ -5,7 +5,7 @@ _viv_models() {
 
 _viv() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
-  local verbs="run chat list show why plugins tokenize session eval score embed fill classify quantize bench golden serve \
+  local verbs="run chat list show why plugins tokenize session eval score embed fill classify encode decode quantize bench golden serve \
 ps load unload stop metrics logs doctor new-plugin version"
   local common="--help --json"
   local load="--plugin --dtype --context --load"
@@ -33,7 +33,7 @@ ps load unload stop metrics logs doctor new-plugin version"
   esac
   case $verb in
     run) options="$common $load --local $generate --raw --task --input --out --verbose --draw --preview \
---preview-as --format --threshold --labels --frames --point --box --detector --detect \
+--preview-as --format --threshold --labels --frames --pcm --rate --channels --point --box --detector --detect \
 --detector-threshold --intrinsics" ;;
     chat) options="$common $load --local $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;
@@ -52,6 +52,8 @@ ps load unload stop metrics logs doctor new-plugin version"
     serve) options="$common --config --socket --log" ;;
     load) options="$common $load --pin --keep-alive" ;;
     logs) options="$common --level" ;;
+    encode) options="$common $load --out --codebooks --bitrate --pcm --rate --channels --chunk --wide" ;;
+    decode) options="$common $load --out --format --chunk" ;;
     new-plugin) options="--help --dir" ;;
     *) options="$common" ;;
   esac
@@ -63,7 +65,7 @@ ps load unload stop metrics logs doctor new-plugin version"
     COMPREPLY=($(compgen -d -- "$cur"))
   else
     case $verb in
-      run|chat|show|why|tokenize|session|eval|bench|embed|fill|classify)
+      run|chat|show|why|tokenize|session|eval|bench|embed|fill|classify|encode|decode)
         COMPREPLY=($(compgen -W "$(_viv_models)" -- "$cur") $(compgen -f -- "$cur")) ;;
       *) COMPREPLY=($(compgen -f -- "$cur")) ;;
     esac

@@ -1,8 +1,8 @@
 # Completion of viv for fish.
-set -l verbs run chat list show why plugins tokenize session eval score embed fill classify quantize bench golden serve ps load unload stop metrics logs doctor new-plugin version
-set -l with_model run chat show why tokenize session eval score embed fill classify quantize bench load unload
+set -l verbs run chat list show why plugins tokenize session eval score embed fill classify encode decode quantize bench golden serve ps load unload stop metrics logs doctor new-plugin version
+set -l with_model run chat show why tokenize session eval score embed fill classify encode decode quantize bench load unload
 set -l generating run chat session eval
-set -l loading run chat show session eval score embed fill classify bench golden load
+set -l loading run chat show session eval score embed fill classify encode decode bench golden load
 set -l near run chat eval score embed fill classify
 
 function __viv_models
@@ -22,6 +22,8 @@ complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a score -d 'how 
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a embed -d 'texts as vectors'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a fill -d 'words at the masks'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a classify -d 'classes of texts'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a encode -d 'sound into codes'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a decode -d 'codes into sound'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a quantize -d 'matrices in fewer bits'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a bench -d 'tokens per second'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a golden -d 'run golden cases'
@@ -119,3 +121,12 @@ complete -c viv -n "__fish_seen_subcommand_from embed" -l no-normalize -d 'vecto
 complete -c viv -n "__fish_seen_subcommand_from embed" -s o -l out -r -d 'write the vectors'
 complete -c viv -n "__fish_seen_subcommand_from classify" -l pair -x -d 'a second text'
 complete -c viv -n "__fish_seen_subcommand_from classify" -l labels -r -d 'names of classes'
+complete -c viv -n "__fish_seen_subcommand_from encode decode" -s o -l out -r -d 'where it goes'
+complete -c viv -n "__fish_seen_subcommand_from encode decode" -l chunk -x -d 'frames at once'
+complete -c viv -n "__fish_seen_subcommand_from decode" -l format -x -a 's16 s24 f32' -d 'of the samples'
+complete -c viv -n "__fish_seen_subcommand_from encode" -l codebooks -x -d 'the first N'
+complete -c viv -n "__fish_seen_subcommand_from encode" -l bitrate -x -d 'kbit/s'
+complete -c viv -n "__fish_seen_subcommand_from encode run" -l pcm -x -a 's16 f32' -d 'samples on standard input'
+complete -c viv -n "__fish_seen_subcommand_from encode run" -l rate -x -d 'of those samples'
+complete -c viv -n "__fish_seen_subcommand_from encode run" -l channels -x -d 'of those samples'
+complete -c viv -n "__fish_seen_subcommand_from encode" -l wide -d 'codes of 16 or 32 bits'

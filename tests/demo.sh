@@ -1,6 +1,7 @@
 #!/bin/sh
 # Three questions for the reasoner, whose steps stream as they are made; then people in a picture: a
-# detector finds them, a pose network says how they stand.
+# detector finds them, a pose network says how they stand; then where somebody speaks in a recording
+# (synthesised English, tests/goldens/silero-vad).
 set -eu
 build=$1
 viv=$build/viv
@@ -17,3 +18,7 @@ printf '\n> Who is in %s, and how do they stand?\n' "$photo"
 "$viv" run zoo/models/people-pose "$photo" --detector zoo/models/people-detector \
   --draw "$build/demo/people-drawn.png" --out "$build/demo/people.jsonl"
 printf '%s, drawn: %s\n' "$build/demo/people.jpg" "$build/demo/people-drawn.png"
+
+speech=tests/goldens/silero-vad/speech-en-jit/audio.wav
+printf '\n> Who speaks when in %s?\n' "$speech"
+"$viv" run zoo/models/silero-vad "$speech"

@@ -37,6 +37,8 @@ int viv__cmd_quantize(int argc, char **argv);
 int viv__cmd_embed(int argc, char **argv);
 int viv__cmd_fill(int argc, char **argv);
 int viv__cmd_classify(int argc, char **argv);
+int viv__cmd_encode(int argc, char **argv);
+int viv__cmd_decode(int argc, char **argv);
 int viv__cmd_tokenize(int argc, char **argv);
 int viv__cmd_session(int argc, char **argv);
 int viv__cmd_serve(int argc, char **argv);

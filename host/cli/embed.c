@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "tasks/results.h"
 
 enum { BATCH_TOKENS = 4096, BATCH_ROWS = 64 };
 
@@ -214,31 +215,15 @@ static bool ends_with(const char *path, const char *end) {
   return n >= m && !strcmp(path + n - m, end);
 }
 
-/* NumPy's format, version 1.0: magic, length of the header, the header padded to 64 bytes, rows. */
-static void write_npy(const struct embedding *e, viv__buf *b) {
-  char text[128];
-  int n = snprintf(text, sizeof text,
-                   "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %lld), }", e->n,
-                   (long long)e->width);
-  unsigned length = (unsigned)((10 + n + 1 + 63) / 64 * 64 - 10);
-  char head[10] = {
-      '\x93', 'N', 'U', 'M', 'P', 'Y', 1, 0, (char)(length & 255), (char)(length >> 8)};
-  viv__buf_add(b, head, sizeof head);
-  viv__buf_add(b, text, (size_t)n);
-  for (unsigned i = (unsigned)n; i + 1 < length; i++) viv__buf_add(b, " ", 1);
-  viv__buf_add(b, "\n", 1);
-  viv__buf_add(b, (const char *)e->values, e->n * (size_t)e->width * sizeof *e->values);
-}
-
 static int32_t write_file(const struct embedding *e, const char *path, viv_error *error) {
   viv__buf b = {0};
+  viv_tensor t = {.struct_size = sizeof t,
+                  .dtype = VIV_F32,
+                  .ndim = 2,
+                  .shape = {(int64_t)e->n, e->width},
+                  .bytes = e->n * (size_t)e->width * sizeof *e->values,
+                  .data = e->values};
   if (ends_with(path, ".safetensors")) {
-    viv_tensor t = {.struct_size = sizeof t,
-                    .dtype = VIV_F32,
-                    .ndim = 2,
-                    .shape = {(int64_t)e->n, e->width},
-                    .bytes = e->n * (size_t)e->width * sizeof *e->values,
-                    .data = e->values};
     viv__tensor_list list = {0};
     viv__tensors_add(&list, viv__str("embeddings"), &t, false);
     int32_t status = viv__tensors_write(&list, path, error);
@@ -246,7 +231,7 @@ static int32_t write_file(const struct embedding *e, const char *path, viv_error
     return status;
   }
   if (ends_with(path, ".npy")) {
-    write_npy(e, &b);
+    viv__npy_write(&t, &b);
   } else {
     for (size_t i = 0; i < e->n; i++) {
       cJSON *doc = vector_json(e, i);

@@ -21,6 +21,8 @@ static const struct verb {
     {"embed", viv__cmd_embed, "texts as vectors, and the texts nearest to a query"},
     {"fill", viv__cmd_fill, "the likeliest words at the masks of a text"},
     {"classify", viv__cmd_classify, "the likeliest classes of texts"},
+    {"encode", viv__cmd_encode, "sound into codes of an audio codec"},
+    {"decode", viv__cmd_decode, "codes of an audio codec into sound"},
     {"quantize", viv__cmd_quantize, "write a checkpoint with its matrices in fewer bits"},
     {"bench", viv__cmd_bench, "tokens per second of prompts and of generation"},
     {"golden", viv__cmd_golden, "run golden cases through the ordinary door"},

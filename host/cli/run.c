@@ -149,6 +149,7 @@ struct run_options {
   const char *task;
   viv__picture_run picture;
   bool raw;
+  viv__pcm pcm;
   cJSON *params, *load, *boxes_from;
   viv__list inputs, points, boxes;
 };
@@ -253,6 +254,10 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
     code = viv__run_pictures(&l, schema, args, n, &o->picture, o->params);
   } else if (volumes) {
     code = viv__run_volumes(&l, o->task, args, n, &o->picture, o->params);
+  } else if (o->pcm.kind) {
+    code = n == 1 && !strcmp(args[0], "-")
+               ? viv__run_live(&l, model, o->task, &o->pcm, o->picture.json, o->params)
+               : viv__usage_error("run", "--pcm is about standard input: MODEL -");
   } else if (sounds) {
     code = viv__run_sounds(&l, o->task, args, n, &o->inputs, &o->picture, o->params);
   } else if (n > 1) {
@@ -265,7 +270,8 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
 }
 
 int viv__cmd_run(int argc, char **argv) {
-  struct run_options o = {.params = viv__need(cJSON_CreateObject()),
+  struct run_options o = {.pcm.channels = 1,
+                          .params = viv__need(cJSON_CreateObject()),
                           .load = viv__need(cJSON_CreateObject()),
                           .boxes_from = viv__need(cJSON_CreateObject())};
   const viv__opt options[] = {
@@ -295,6 +301,10 @@ int viv__cmd_run(int argc, char **argv) {
        "depth as points (-o FILE.ply): the camera, in pixels", NULL},
       {"labels", 0, VIV__OPT_TEXT, "FILE", &o.picture.labels,
        "pictures: names of the classes, one a line or JSON", NULL},
+      {"pcm", 0, VIV__OPT_TEXT, "KIND", &o.pcm.kind,
+       "sound: standard input holds samples, s16 or f32", NULL},
+      {"rate", 0, VIV__OPT_INT, "HZ", &o.pcm.rate, "sound: their rate", NULL},
+      {"channels", 0, VIV__OPT_INT, "N", &o.pcm.channels, "sound: their channels (1)", NULL},
       {"frames", 0, VIV__OPT_TEXT, "WxH", &o.picture.frames,
        "pictures: standard input holds raw RGB frames of this size", NULL},
       VIV__LOAD_OPTIONS(o.load),

@@ -4,6 +4,7 @@
 #define VIV_HOST_CLI_RUN_H
 
 #include "cli/cli.h"
+#include "cli/pump.h"
 #include "tasks/results.h"
 
 /* A detector whose boxes prompt the model (run_detector.c). */
@@ -134,5 +135,11 @@ int viv__run_sounds(const viv__loaded *l, const char *task, const char *const *a
 /* Shows RGB pixels on the terminal. as: kitty, sixel, blocks, or NULL for what the terminal can.
  * Errors: BAD_INPUT (no such way), NEVER (standard output is no terminal and none was named). */
 int32_t viv__preview(const viv__picture *picture, const char *as, viv_error *error);
+
+/* ---- sound that is still coming (run_live.c) ---- */
+
+/* One job over the samples of standard input; task NULL: the one that the plugin names as "live". */
+int viv__run_live(const viv__loaded *l, const char *model, const char *task, viv__pcm *pcm,
+                  bool json, cJSON *params);
 
 #endif

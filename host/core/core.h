@@ -138,7 +138,8 @@ struct viv_job {
   pthread_mutex_t lock;
   pthread_cond_t readable;
   viv__event_node *head, *tail, *current;
-  viv__event_node *spare; /* small nodes that were read: a stream of tokens needs no heap */
+  viv__event_node *spare; /* nodes that were read: a stream of tokens or frames needs no heap */
+  size_t spare_bytes;
   int64_t queued, max_queued;
   _Atomic uint32_t bell; /* rung by every event */
   uint64_t seq;

@@ -252,8 +252,9 @@ void viv__job_kick(viv_job *job) {
   pthread_mutex_unlock(&job->model->lock);
 }
 
-/* Blocks of events that carry a word or two of text. */
-enum { SMALL_NODE = 1024 };
+/* Blocks of events are used again when they carry a word or two of text or a piece of a stream; those
+ * above MOST_NODE, and what would let more than MOST_SPARE bytes lie idle, are freed. */
+enum { SMALL_NODE = 1024, MOST_NODE = 128 * 1024, MOST_SPARE = 1024 * 1024 };
 
 /* The lock must be held. */
 static void append(viv_job *job, viv__event_node *node) {
@@ -276,9 +277,13 @@ static void append(viv_job *job, viv__event_node *node) {
 static viv__event_node *take_node(viv_job *job, size_t bytes) {
   if (bytes < SMALL_NODE) bytes = SMALL_NODE;
   pthread_mutex_lock(&job->lock);
-  viv__event_node *node = job->spare;
-  if (node && node->room < bytes) node = NULL;
-  if (node) job->spare = node->next;
+  viv__event_node **at = &job->spare, *node;
+  while (*at && (*at)->room < bytes) at = &(*at)->next;
+  node = *at;
+  if (node) {
+    *at = node->next;
+    job->spare_bytes -= node->room;
+  }
   pthread_mutex_unlock(&job->lock);
   size_t room = node ? node->room : bytes;
   if (!node) node = viv__malloc(bytes);
@@ -462,9 +467,11 @@ int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
     credit = job->taken;
     job->taken = 0;
   }
-  if (spent && spent != &job->end && spent->room == SMALL_NODE) {
+  if (spent && spent != &job->end && spent->room <= MOST_NODE &&
+      job->spare_bytes + spent->room <= MOST_SPARE) {
     spent->next = job->spare;
     job->spare = spent;
+    job->spare_bytes += spent->room;
     spent = NULL;
   }
   pthread_mutex_unlock(&job->lock);

@@ -2,12 +2,17 @@
 #include "media/sound.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
 #include <sndfile.h>
 #include <string.h>
+#include <strings.h>
+#include <unistd.h>
 
-#define SNDFILE_FUNCTIONS(X) X(open_virtual) X(close) X(readf_float) X(strerror)
+#define SNDFILE_FUNCTIONS(X)                                                                       \
+  X(open_virtual) X(open_fd) X(close) X(readf_float) X(writef_float) X(command) X(strerror)
 static struct {
 #define MEMBER(name) __typeof__(&sf_##name) name;
   SNDFILE_FUNCTIONS(MEMBER)
@@ -91,6 +96,26 @@ static int32_t check_header(const SF_INFO *info, const char *name, int64_t max, 
   return VIV_OK;
 }
 
+/* BAD_INPUT with the library's reason. Without a file it keeps one text for the process: copied
+ * before it is shown. */
+static int32_t refused(const char *name, const char *what, viv_error *error) {
+  char why[128];
+  snprintf(why, sizeof why, "%s", sf.strerror(NULL));
+  why[strcspn(why, "\n")] = 0;
+  return VIV_FAIL(error, VIV_BAD_INPUT, name, "%s: %s", what, why);
+}
+
+static int32_t need_library(viv_error *error) {
+  pthread_once(&once, open_sndfile);
+  if (opened) return VIV_OK;
+  return VIV_FAIL(error, VIV_NEVER, "libsndfile.so.1",
+                  "recordings need the library sndfile (Debian: libsndfile1)");
+}
+
+static const char unknown_format[] =
+    "no recording that is read here (WAV, AIFF, AU, CAF, FLAC, Ogg, MP3)";
+static const char damaged[] = "the recording is damaged or cut short";
+
 /* All samples as they stand in the file, channels side by side. */
 static int32_t read_all(SNDFILE *file, const SF_INFO *info, const char *name, int64_t max,
                         viv__buf *all, viv_error *error) {
@@ -133,13 +158,8 @@ static int32_t planar(const viv__buf *all, const SF_INFO *info, const char *name
 int32_t viv__sound_decode(const void *bytes, size_t len, const char *name,
                           const viv__sound_options *options, viv__sound *out, viv_error *error) {
   *out = (viv__sound){0};
-  if (!known_format(bytes, len))
-    return VIV_FAIL(error, VIV_BAD_INPUT, name,
-                    "no recording that is read here (WAV, AIFF, AU, CAF, FLAC, Ogg, MP3)");
-  pthread_once(&once, open_sndfile);
-  if (!opened)
-    return VIV_FAIL(error, VIV_NEVER, "libsndfile.so.1",
-                    "recordings need the library sndfile (Debian: libsndfile1)");
+  if (!known_format(bytes, len)) return VIV_FAIL(error, VIV_BAD_INPUT, name, "%s", unknown_format);
+  if (need_library(error) < 0) return VIV_NEVER;
   SF_VIRTUAL_IO io = {.get_filelen = file_length,
                       .seek = file_seek,
                       .read = file_read,
@@ -148,13 +168,7 @@ int32_t viv__sound_decode(const void *bytes, size_t len, const char *name,
   struct file f = {.bytes = bytes, .len = (sf_count_t)len};
   SF_INFO info = {0};
   SNDFILE *file = sf.open_virtual(&io, SFM_READ, &info, &f);
-  if (!file) {
-    char why[128];
-    /* Without a file the library keeps one text for the process: copied before it is shown. */
-    snprintf(why, sizeof why, "%s", sf.strerror(NULL));
-    why[strcspn(why, "\n")] = 0;
-    return VIV_FAIL(error, VIV_BAD_INPUT, name, "the recording is damaged or cut short: %s", why);
-  }
+  if (!file) return refused(name, damaged, error);
   int64_t max = options->max_samples > 0 ? options->max_samples : VIV__SOUND_MAX_SAMPLES;
   viv__buf all = {0};
   int32_t status = check_header(&info, name, max, error);
@@ -168,4 +182,123 @@ int32_t viv__sound_decode(const void *bytes, size_t len, const char *name,
 void viv__sound_free(viv__sound *sound) {
   if (sound->owned) viv__free(sound->data);
   *sound = (viv__sound){0};
+}
+
+/* ---- in pieces ---- */
+
+struct viv__sound_reader {
+  SNDFILE *file;
+  int fd;
+  int32_t channels;
+  int64_t at;
+  char name[256];
+};
+
+int32_t viv__sound_open(const char *path, viv__sound_reader **out, int32_t *rate, int32_t *channels,
+                        int64_t *frames, viv_error *error) {
+  uint8_t head[16] = {0};
+  SF_INFO info = {0};
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return VIV_FAIL(error, VIV_BAD_INPUT, path, "can't open: %s", strerror(errno));
+  ssize_t n = pread(fd, head, sizeof head, 0);
+  int32_t status = n < 0 || !known_format(head, (size_t)n)
+                       ? VIV_FAIL(error, VIV_BAD_INPUT, path, "%s", unknown_format)
+                       : need_library(error);
+  SNDFILE *file = status < 0 ? NULL : sf.open_fd(fd, SFM_READ, &info, 0);
+  if (status >= 0 && !file) status = refused(path, damaged, error);
+  if (status >= 0) status = check_header(&info, path, SF_COUNT_MAX, error);
+  viv__sound_reader *r = status < 0 ? NULL : viv__calloc(1, sizeof *r);
+  if (status >= 0 && !r) status = VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
+  if (status < 0) {
+    if (file) sf.close(file);
+    close(fd);
+    return status;
+  }
+  *r = (viv__sound_reader){.file = file, .fd = fd, .channels = info.channels};
+  snprintf(r->name, sizeof r->name, "%s", path);
+  *rate = info.samplerate;
+  *channels = info.channels;
+  *frames = info.frames == SF_COUNT_MAX ? -1 : info.frames;
+  *out = r;
+  return VIV_OK;
+}
+
+int64_t viv__sound_read(viv__sound_reader *r, float *y, int64_t n, viv_error *error) {
+  int64_t got = sf.readf_float(r->file, y, n);
+  for (int64_t i = 0; i < got * r->channels; i++)
+    if (!isfinite(y[i]))
+      return VIV_FAIL(error, VIV_BAD_INPUT, r->name, "sample %lld is no finite number",
+                      (long long)(r->at + i / r->channels));
+  r->at += got > 0 ? got : 0;
+  return got > 0 ? got : 0;
+}
+
+void viv__sound_close(viv__sound_reader *r) {
+  if (!r) return;
+  sf.close(r->file);
+  close(r->fd);
+  viv__free(r);
+}
+
+struct viv__sound_writer {
+  SNDFILE *file;
+  int fd;
+  int32_t channels;
+  char name[256], temp[300];
+};
+
+static bool named(const char *path, const char *end) {
+  size_t a = strlen(path), b = strlen(end);
+  return a > b && !strcasecmp(path + a - b, end);
+}
+
+int32_t viv__sound_create(const char *path, int32_t rate, int32_t channels,
+                          enum viv__sound_format format, viv__sound_writer **out,
+                          viv_error *error) {
+  static const int formats[] = {0, SF_FORMAT_PCM_16, SF_FORMAT_PCM_24, SF_FORMAT_FLOAT};
+  bool flac = named(path, ".flac");
+  if (!flac && !named(path, ".wav"))
+    return VIV_FAIL(error, VIV_BAD_INPUT, path, "a recording is written as .wav or .flac");
+  if (flac && format == VIV__SOUND_F32)
+    return VIV_FAIL(error, VIV_BAD_INPUT, path, "FLAC holds no float samples");
+  if (need_library(error) < 0) return VIV_NEVER;
+  SF_INFO info = {.samplerate = rate,
+                  .channels = channels,
+                  .format = (flac ? SF_FORMAT_FLAC : SF_FORMAT_WAV) | formats[format]};
+  viv__sound_writer *w = viv__calloc(1, sizeof *w);
+  if (!w) return VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
+  int n = snprintf(w->name, sizeof w->name, "%s", path), status = VIV_OK;
+  snprintf(w->temp, sizeof w->temp, "%s.%d.tmp", path, (int)getpid());
+  w->channels = channels;
+  w->fd =
+      n >= (int)sizeof w->name ? -1 : open(w->temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (w->fd < 0)
+    status = VIV_FAIL(error, VIV_NOT_NOW, path, "can't write: %s", strerror(errno));
+  else if (!(w->file = sf.open_fd(w->fd, SFM_WRITE, &info, 0)))
+    status = refused(path, "no such recording can be written", error);
+  if (status < 0) {
+    if (w->fd >= 0) close(w->fd), unlink(w->temp);
+    viv__free(w);
+    return status;
+  }
+  if (format != VIV__SOUND_F32) sf.command(w->file, SFC_SET_CLIPPING, NULL, SF_TRUE);
+  sf.command(w->file, SFC_SET_ADD_PEAK_CHUNK, NULL, SF_FALSE); /* it would hold the time of day */
+  *out = w;
+  return VIV_OK;
+}
+
+int32_t viv__sound_write(viv__sound_writer *w, const float *x, int64_t n, viv_error *error) {
+  if (sf.writef_float(w->file, x, n) == n) return VIV_OK;
+  return VIV_FAIL(error, VIV_NOT_NOW, w->name, "can't write: %s", sf.strerror(w->file));
+}
+
+int32_t viv__sound_finish(viv__sound_writer *w, bool keep, viv_error *error) {
+  int32_t status = VIV_OK;
+  bool good = !sf.close(w->file);
+  good = !close(w->fd) && good;
+  if (keep && (!good || rename(w->temp, w->name)))
+    status = VIV_FAIL(error, VIV_NOT_NOW, w->name, "can't write: %s", strerror(errno));
+  if (!keep || status < 0) unlink(w->temp);
+  viv__free(w);
+  return status;
 }

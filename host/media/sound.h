@@ -35,4 +35,27 @@ int32_t viv__sound_decode(const void *bytes, size_t len, const char *name,
                           const viv__sound_options *options, viv__sound *out, viv_error *error);
 void viv__sound_free(viv__sound *sound);
 
+/* ---- recordings that are too long for memory ---- */
+
+typedef struct viv__sound_reader viv__sound_reader;
+/* The file's samples in pieces. Errors as above; *rate, *channels and *frames (-1: the file does not
+ * say) are filled. */
+int32_t viv__sound_open(const char *path, viv__sound_reader **out, int32_t *rate, int32_t *channels,
+                        int64_t *frames, viv_error *error);
+/* Up to n samples of each channel, side by side, to y. Answers how many; 0: the end. Negative: a
+ * sample that is no finite number. */
+int64_t viv__sound_read(viv__sound_reader *r, float *y, int64_t n, viv_error *error);
+void viv__sound_close(viv__sound_reader *r);
+
+enum viv__sound_format { VIV__SOUND_S16 = 1, VIV__SOUND_S24, VIV__SOUND_F32 };
+typedef struct viv__sound_writer viv__sound_writer;
+/* A new file, .wav or .flac by its name; it takes that name when it is finished. Errors: BAD_INPUT
+ * (another name, F32 in FLAC, a rate or channel count that the format lacks), NEVER, NOT_NOW. */
+int32_t viv__sound_create(const char *path, int32_t rate, int32_t channels,
+                          enum viv__sound_format format, viv__sound_writer **out, viv_error *error);
+/* n samples of each channel, side by side; what is beyond +-1 is cut to it, unless F32. */
+int32_t viv__sound_write(viv__sound_writer *w, const float *x, int64_t n, viv_error *error);
+/* keep false: the file is removed. w is gone either way. */
+int32_t viv__sound_finish(viv__sound_writer *w, bool keep, viv_error *error);
+
 #endif

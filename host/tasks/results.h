@@ -105,4 +105,7 @@ int32_t viv__results_points(const viv__results *r, int64_t i, const viv__picture
 int32_t viv__results_draw(const viv__results *r, int64_t i, const viv__vocabulary *v,
                           double threshold, viv__picture *picture, viv_error *error);
 
+/* A tensor as a file of NumPy's format, version 1.0, appended to out. F32, I32, I64, or bytes. */
+void viv__npy_write(const viv_tensor *t, viv__buf *out);
+
 #endif

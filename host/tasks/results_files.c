@@ -16,24 +16,6 @@ bool viv__results_file_known(const char *path) {
 
 /* ---- NPY, version 1.0 ---- */
 
-static void npy(viv__buf *out, const char *type, int32_t ndim, const int64_t *shape,
-                const void *data, uint64_t bytes) {
-  enum { HEAD = 10, ALIGN = 64 };
-  viv__buf text = {0};
-  viv__buf_fmt(&text, "{'descr': '%s', 'fortran_order': False, 'shape': (", type);
-  for (int32_t i = 0; i < ndim; i++) viv__buf_fmt(&text, "%lld, ", (long long)shape[i]);
-  viv__buf_str(&text, "), }");
-  while ((HEAD + text.len + 1) % ALIGN && !text.failed) viv__buf_add(&text, " ", 1);
-  viv__buf_add(&text, "\n", 1);
-  uint16_t len = (uint16_t)text.len;
-  viv__buf_add(out, "\x93NUMPY\1\0", 8);
-  viv__buf_add(out, &len, 2);
-  viv__buf_add(out, text.ptr, text.len);
-  viv__buf_add(out, data, bytes);
-  out->failed |= text.failed;
-  viv__buf_free(&text);
-}
-
 static const char *npy_type(int32_t dtype) {
   switch (dtype) {
   case VIV_F32:
@@ -45,6 +27,23 @@ static const char *npy_type(int32_t dtype) {
   default:
     return "|u1";
   }
+}
+
+void viv__npy_write(const viv_tensor *t, viv__buf *out) {
+  enum { HEAD = 10, ALIGN = 64 };
+  viv__buf text = {0};
+  viv__buf_fmt(&text, "{'descr': '%s', 'fortran_order': False, 'shape': (", npy_type(t->dtype));
+  for (int32_t i = 0; i < t->ndim; i++) viv__buf_fmt(&text, "%lld, ", (long long)t->shape[i]);
+  viv__buf_str(&text, "), }");
+  while ((HEAD + text.len + 1) % ALIGN && !text.failed) viv__buf_add(&text, " ", 1);
+  viv__buf_add(&text, "\n", 1);
+  uint8_t len[2] = {(uint8_t)text.len, (uint8_t)(text.len >> 8)};
+  viv__buf_add(out, "\x93NUMPY\1\0", 8);
+  viv__buf_add(out, len, 2);
+  viv__buf_add(out, text.ptr, text.len);
+  viv__buf_add(out, t->data, t->bytes);
+  out->failed |= text.failed;
+  viv__buf_free(&text);
 }
 
 /* ---- PFM: rows from the bottom up ---- */
@@ -112,6 +111,16 @@ static int32_t png(viv__buf *out, const viv__results *r, int64_t i, const viv_te
   return status;
 }
 
+static void write_row(const float *row, int64_t n, viv__buf *out) {
+  viv_tensor t = {.struct_size = sizeof t,
+                  .dtype = VIV_F32,
+                  .ndim = 1,
+                  .shape = {n},
+                  .bytes = (uint64_t)n * sizeof *row};
+  memcpy(&t.data, &row, sizeof row); /* only read */
+  viv__npy_write(&t, out);
+}
+
 /* ---- the file ---- */
 
 int32_t viv__results_file(const viv__results *r, int64_t i, const char *path, viv_error *error) {
@@ -130,9 +139,9 @@ int32_t viv__results_file(const viv__results *r, int64_t i, const char *path, vi
   else if (depth && ends_with(path, ".pfm"))
     pfm(&out, t);
   else if (t && ends_with(path, ".npy"))
-    npy(&out, npy_type(t->dtype), t->ndim, t->shape, t->data, t->bytes);
+    viv__npy_write(t, &out);
   else if (row && ends_with(path, ".npy"))
-    npy(&out, "<f4", 1, &n, row, (uint64_t)n * sizeof *row);
+    write_row(row, n, &out);
   else
     status = VIV_FAIL(error, VIV_NEVER, path, "the results of %s have no form of such a file",
                       r->schema->name);

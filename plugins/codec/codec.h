@@ -226,7 +226,10 @@ int32_t dac_decode(nn_pass *p);
 int32_t snac_encode(nn_pass *p);
 int32_t snac_decode(nn_pass *p);
 
-/* ---- parts of a recording ---- */
+/* ---- streams (stream.c) ---- */
+
+int32_t codec_encode_stream(nn_pass *p);
+int32_t codec_decode_stream(nn_pass *p);
 
 /* One chunk of a causal system: codes [levels, *frames], sound. */
 int64_t *encodec_encode_part(nn_pass *p, struct codec_state *s, const struct codec_signal *x,

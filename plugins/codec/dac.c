@@ -691,9 +691,14 @@ void dac_encode_part(nn_pass *p, const float *x, int64_t n, int64_t left, int64_
   float *sum = nn_room(p, nn_elements(&z));
   for (int32_t q = 0; q < levels; q++) line[q] = codes + q * body;
   quantize(p, m, &z, levels, line, NULL, sum);
-  if (!e->snac) nn_result(p, VIV_I64, codes, NN_DIMS(1, levels, body), "audio_codes");
-  for (int32_t q = 0; q < levels && e->snac; q++)
-    nn_result(p, VIV_I64, line[q], NN_DIMS(1, body / e->vq_strides[q]), "audio_codes.%d", (int)q);
+  int64_t group = dac_group(m), each = 0, at = 0;
+  for (int32_t q = 0; q < levels; q++) each += group / e->vq_strides[q];
+  int32_t *out = nn_bytes(p, body / group * each, sizeof *out);
+  for (int64_t g = 0; g < body / group; g++)
+    for (int32_t q = 0; q < levels; q++)
+      for (int64_t i = 0, some = group / e->vq_strides[q]; i < some; i++)
+        out[at++] = (int32_t)line[q][g * some + i];
+  nn_result(p, VIV_I32, out, NN_DIMS(body / group, each), "codes");
 }
 
 void dac_decode_part(nn_pass *p, const int32_t *codes, int64_t groups, int64_t left, int64_t body,
@@ -710,7 +715,7 @@ void dac_decode_part(nn_pass *p, const int32_t *codes, int64_t groups, int64_t l
     nn_mark mark = nn_here(p);
     int64_t *line = nn_bytes(p, few, sizeof *line);
     for (int64_t i = 0; i < few; i++) line[i] = codes[i / some * each + before + i % some];
-    codec_check(p, "audio_codes", line, few, m->entries);
+    codec_check(p, "codes", line, few, m->entries);
     nn_map v = rows_of(p, e, &e->books[q], line, few);
     for (int64_t i = 0; i < e->latent * n; i++)
       z.x[i] += v.x[i / n * few + i % n / e->vq_strides[q]];

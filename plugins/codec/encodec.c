@@ -224,7 +224,14 @@ void encodec_encode_chunk(nn_pass *p, const float *x, int64_t n, int32_t levels,
   const struct codec_model *m = nn_net_of(p);
   const struct codec_signal in = {(float *)(uintptr_t)x, 1, n, m->channels}; /* only read */
   struct chunk c = encode_chunk(p, codec_planar(p, &in), 1, n, levels, number);
-  emit_chunks(p, &c, 1, 1, levels);
+  int32_t *out = nn_bytes(p, 2 + c.frames * levels, sizeof *out);
+  float scale = c.scale ? c.scale[0] : 1;
+  out[0] = (int32_t)c.frames;
+  memcpy(&out[1], &scale, sizeof scale);
+  for (int64_t i = 0; i < c.frames; i++)
+    for (int32_t q = 0; q < levels; q++)
+      out[2 + i * levels + q] = (int32_t)c.codes[q * c.frames + i];
+  nn_result(p, VIV_I32, out, NN_DIMS(2 + c.frames * levels), "codes");
 }
 
 int32_t encodec_encode(nn_pass *p) {

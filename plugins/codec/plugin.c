@@ -4,11 +4,13 @@
 #include <string.h>
 
 #include "codec/codec.h"
+#include "nn/sound.h"
 
 /* ---- tasks ---- */
 
 static int32_t encode(nn_pass *p) {
   const struct codec_model *m = nn_net_of(p);
+  if (nn_streamed(p, "audio")) return codec_encode_stream(p);
   switch (m->kind) {
   case CODEC_ENCODEC:
     return encodec_encode(p);
@@ -23,6 +25,7 @@ static int32_t encode(nn_pass *p) {
 
 static int32_t decode(nn_pass *p) {
   const struct codec_model *m = nn_net_of(p);
+  if (nn_streamed(p, "codes")) return codec_decode_stream(p);
   switch (m->kind) {
   case CODEC_ENCODEC:
     return encodec_decode(p);
@@ -123,18 +126,41 @@ static int32_t plan(const viv_host *host, const viv_model_source *source, viv_me
   return VIV_OK;
 }
 
+/* Tells code books of one family apart: FNV-1a over the bits of the first one. */
+static unsigned long long checksum(const struct codec_model *m) {
+  int64_t d = 0;
+  const float *book = NULL;
+  unsigned long long hash = 0xcbf29ce484222325u;
+  if (m->kind == CODEC_ENCODEC)
+    book = m->encodec->books.book[0], d = m->encodec->books.d;
+  else if (m->kind == CODEC_MIMI)
+    book = m->mimi->books[0].book[0], d = m->mimi->books[0].d;
+  else
+    book = m->dac->books[0].book, d = m->dac->book_dim;
+  for (int64_t i = 0; book && i < m->entries * d; i++) {
+    uint32_t bits;
+    memcpy(&bits, &book[i], sizeof bits);
+    hash = (hash ^ bits) * 0x100000001b3u;
+  }
+  return hash;
+}
+
 static void describe(struct codec_model *m) {
   static const char *const names[] = {"", "encodec", "mimi", "dac", "snac"};
+  bool blocks = m->kind == CODEC_DAC || m->kind == CODEC_SNAC;
   int used =
       snprintf(m->about, sizeof m->about,
                "{\"family\":\"%s\",\"sampling_rate\":%lld,\"channels\":%d,\"codebooks\":%d,"
                "\"default_codebooks\":%d,\"codebook_size\":%lld,\"hop\":%lld,"
                "\"frame_rate\":%.17g,\"kbps_per_codebook\":%.17g,\"causal\":%s,"
-               "\"first_frames\":[%lld,%lld]",
+               "\"first_frames\":[%lld,%lld],\"books\":\"%016llx\",\"group\":%lld,"
+               "\"lookahead\":[%lld,%lld]",
                names[m->kind], (long long)m->rate, (int)m->channels, (int)m->levels, (int)m->used,
                (long long)m->entries, (long long)m->hop, (double)m->rate / (double)m->hop,
                codec_book_rate(m) / 1000, m->streams ? "true" : "false", (long long)m->encode_warm,
-               (long long)m->decode_warm);
+               (long long)m->decode_warm, checksum(m), (long long)(blocks ? dac_group(m) : 1),
+               (long long)(blocks ? dac_encode_reach(m) : 0),
+               (long long)(blocks ? dac_decode_reach(m) * m->hop : 0));
   if (m->kind == CODEC_ENCODEC && m->encodec->chunk)
     used += snprintf(m->about + used, sizeof m->about - (size_t)used,
                      ",\"chunk\":%lld,\"chunk_stride\":%lld", (long long)m->encodec->chunk,

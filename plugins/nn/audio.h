@@ -96,6 +96,16 @@ int64_t nn_resample_length(const nn_resample *r, int64_t samples); /* ceil(sampl
 uint64_t nn_resample_scratch(const nn_resample *r);
 void nn_resample_run(const viv_compute *c, const nn_resample *r, const float *x, int64_t samples,
                      float *out, float *scratch);
+/* The same in parts, for signals that come in pieces. kernels [nn_resample_scratch] are made once. Of a
+ * signal of which `samples` have come, so many output samples are known (it may go on; at its end they
+ * are nn_resample_length); output i looks at no sample before nn_resample_first. A part: x holds
+ * samples [begin, samples), outputs [at, at + n) are made. The rates differ. */
+void nn_resample_kernels(const nn_resample *r, float *kernels);
+int64_t nn_resample_ready(const nn_resample *r, int64_t samples);
+int64_t nn_resample_first(const nn_resample *r, int64_t i);
+void nn_resample_part(const viv_compute *c, const nn_resample *r, const float *kernels,
+                      const float *x, int64_t begin, int64_t samples, int64_t at, int64_t n,
+                      float *out);
 
 /* ---- codecs (codec.c) ---- */
 

@@ -18,9 +18,11 @@ struct block {
   uint64_t reserved[5]; /* the data begins on a multiple of 64 */
 };
 
-/* A result that the host could not take yet. */
+/* A result that the host could not take yet. Its bytes (the name, then the data) lie behind it. Once
+ * handed over it is free for another, so that a stream with a slow reader takes no more memory. */
 struct waiting {
   struct waiting *next;
+  uint64_t room; /* bytes */
   viv_event event;
   viv_tensor tensor;
 };
@@ -33,7 +35,7 @@ struct nn_pass {
   viv_arena *arena;
   viv_error *error;
   struct block *first, *now;
-  struct waiting *queue, *last;
+  struct waiting *queue, *last, *spare;
   void *state;
   bool done;
   int32_t status; /* of a task that was left */
@@ -384,27 +386,42 @@ int32_t nn_param_numbers(nn_pass *p, const char *key, double *out, int32_t max) 
 
 /* ---- results ---- */
 
+/* One that was handed over and is large enough, or a new one. */
+static struct waiting *take_waiting(nn_pass *p, uint64_t bytes) {
+  for (struct waiting **at = &p->spare; *at; at = &(*at)->next)
+    if ((*at)->room >= bytes) {
+      struct waiting *w = *at;
+      *at = w->next;
+      w->next = NULL;
+      return w;
+    }
+  struct waiting *w = nn_keep(p, (int64_t)(sizeof *w + bytes), 1);
+  w->room = bytes;
+  return w;
+}
+
 /* Hands an event over, or keeps a copy of it until the host can take it. */
 static void hand_over(nn_pass *p, const viv_event *event) {
   const viv_host *h = p->net->host;
   int32_t rc = p->queue ? VIV_WAIT : h->job_emit(p->job, event);
   if (rc < 0) nn_stop(p, rc, p->task->name, "the host took no more results");
   if (rc != VIV_WAIT) return;
-  struct waiting *w = nn_keep(p, 1, sizeof *w);
+  const viv_tensor *t = event->tensor;
+  uint64_t name = (event->name.len + 63) / 64 * 64, data = t ? t->bytes : event->bytes.len;
+  struct waiting *w = take_waiting(p, name + data + 64);
+  char *bytes = (char *)(w + 1);
+  bytes += (64 - (uintptr_t)bytes % 64) % 64;
   w->event = *event;
-  char *name = nn_keep(p, (int64_t)event->name.len, 1);
-  memcpy(name, event->name.ptr, event->name.len);
-  w->event.name.ptr = name;
-  if (event->tensor) {
-    w->tensor = *event->tensor;
-    w->tensor.data = nn_keep(p, (int64_t)w->tensor.bytes, 1);
-    if (w->tensor.bytes) memcpy(w->tensor.data, event->tensor->data, w->tensor.bytes);
+  memcpy(bytes, event->name.ptr, event->name.len);
+  w->event.name.ptr = bytes;
+  if (t) {
+    w->tensor = *t;
+    w->tensor.data = bytes + name;
+    if (data) memcpy(w->tensor.data, t->data, data);
     w->event.tensor = &w->tensor;
-  }
-  if (event->bytes.len) {
-    char *bytes = nn_keep(p, (int64_t)event->bytes.len, 1);
-    memcpy(bytes, event->bytes.ptr, event->bytes.len);
-    w->event.bytes.ptr = bytes;
+  } else if (data) {
+    memcpy(bytes + name, event->bytes.ptr, data);
+    w->event.bytes.ptr = bytes + name;
   }
   if (p->last)
     p->last->next = w;
@@ -415,9 +432,12 @@ static void hand_over(nn_pass *p, const viv_event *event) {
 
 static int32_t flush(nn_pass *p) {
   while (p->queue) {
-    int32_t rc = p->net->host->job_emit(p->job, &p->queue->event);
+    struct waiting *w = p->queue;
+    int32_t rc = p->net->host->job_emit(p->job, &w->event);
     if (rc) return rc;
-    p->queue = p->queue->next;
+    p->queue = w->next;
+    w->next = p->spare;
+    p->spare = w;
   }
   p->last = NULL;
   return VIV_OK;

@@ -75,31 +75,60 @@ struct resampling {
   struct rates s;
   const float *x, *kernels;
   float *out;
-  int64_t samples;
+  int64_t begin, samples; /* of the signal: where x begins, where it ends */
+  int64_t at;             /* the output sample that out begins with */
 };
 
 static void resample_range(void *ctx, int64_t begin, int64_t end) {
   const struct resampling *q = ctx;
   int64_t taps = q->s.taps;
   for (int64_t i = begin; i < end; i++) {
-    int64_t phase = i % q->s.n, start = i / q->s.n * q->s.o + first_of(&q->s, phase);
+    int64_t number = q->at + i, phase = number % q->s.n;
+    int64_t start = number / q->s.n * q->s.o + first_of(&q->s, phase);
     const float *kernel = q->kernels + phase * taps;
     int64_t from = start < 0 ? -start : 0;
     int64_t to = start + taps > q->samples ? q->samples - start : taps;
     double sum = 0;
-    for (int64_t k = from; k < to; k++) sum += (double)kernel[k] * q->x[start + k];
+    for (int64_t k = from; k < to; k++) sum += (double)kernel[k] * q->x[start - q->begin + k];
     q->out[i] = (float)sum;
   }
 }
 
+void nn_resample_kernels(const nn_resample *r, float *kernels) {
+  struct rates s = rates_of(r);
+  for (int64_t j = 0; j < s.n; j++) fill_phase(r, &s, j, kernels + j * s.taps);
+}
+
+int64_t nn_resample_first(const nn_resample *r, int64_t i) {
+  struct rates s = rates_of(r);
+  int64_t start = i / s.n * s.o + first_of(&s, i % s.n);
+  return start < 0 ? 0 : start;
+}
+
+int64_t nn_resample_ready(const nn_resample *r, int64_t samples) {
+  struct rates s = rates_of(r);
+  if (r->from == r->to) return samples;
+  /* Phase j of round b needs b o + first(j) + taps samples, and first grows with j. */
+  int64_t rounds = (samples - s.taps / 2 - s.o) / s.o, i;
+  i = rounds > 0 ? rounds * s.n : 0;
+  while (i / s.n * s.o + first_of(&s, i % s.n) + s.taps <= samples) i++;
+  return i;
+}
+
+void nn_resample_part(const viv_compute *c, const nn_resample *r, const float *kernels,
+                      const float *x, int64_t begin, int64_t samples, int64_t at, int64_t n,
+                      float *out) {
+  struct resampling q = {rates_of(r), x, kernels, out, begin, samples, at};
+  c->parallel_for(c, n, 1024, resample_range, &q);
+}
+
 void nn_resample_run(const viv_compute *c, const nn_resample *r, const float *x, int64_t samples,
                      float *out, float *scratch) {
-  struct resampling q = {rates_of(r), x, scratch, out, samples};
   int64_t n = nn_resample_length(r, samples);
   if (r->from == r->to) {
     for (int64_t i = 0; i < n; i++) out[i] = x[i];
     return;
   }
-  for (int64_t j = 0; j < q.s.n; j++) fill_phase(r, &q.s, j, scratch + j * q.s.taps);
-  c->parallel_for(c, n, 1024, resample_range, &q);
+  nn_resample_kernels(r, scratch);
+  nn_resample_part(c, r, scratch, x, 0, samples, 0, n, out);
 }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nn/sound.h"
 #include "silero/silero.h"
 
 enum { BLOCK = 64 }; /* windows of one batch of convolutions */
@@ -20,6 +21,7 @@ enum { BLOCK = 64 }; /* windows of one batch of convolutions */
 struct clip {
   const float *x; /* [samples] at the model's rate */
   int64_t samples;
+  int64_t before; /* samples that lie before x */
   int64_t rate;   /* of the input */
   int64_t step;   /* above 1: every step-th sample of the input was taken */
   bool resampled; /* by a filter, from another rate */
@@ -32,7 +34,7 @@ static void frame(const struct silero_config *c, const struct clip *clip, int64_
   int64_t n = c->context + c->window, from = at * c->window - c->context;
   for (int64_t i = 0; i < n; i++) {
     int64_t k = from + i;
-    y[i] = k >= 0 && k < clip->samples ? clip->x[k] : 0;
+    y[i] = k >= -clip->before && k < clip->samples ? clip->x[k] : 0;
   }
   for (int64_t i = 0; i < c->pad; i++) y[n + i] = y[n - 2 - i];
 }
@@ -235,9 +237,76 @@ static void hand_over(nn_pass *p, const struct silero_segment *s, int64_t n, con
   say_segments(p, s, n, (double)rate);
 }
 
+/* ---- streams ---- */
+
+/* Probabilities go out window by window, events as soon as they are known; between two windows only
+ * the network's state and the last samples are kept. */
+struct listening {
+  bool begun;
+  nn_sound sound;
+  float *x; /* [context + window]: the context, then the window that is filling */
+  int64_t have, windows;
+  float *state; /* [2, hidden] */
+  struct silero_watch watch;
+};
+
+/* One window: the clip's first window has the context's samples before it. */
+static float hear_window(nn_pass *p, struct listening *l) {
+  const struct silero_model *m = nn_net_of(p);
+  const struct silero_config *c = &m->config;
+  struct clip clip = {.x = l->x + c->context, .samples = c->window, .before = c->context};
+  float *in = nn_room(p, SILERO_HIDDEN), *out = nn_room(p, SILERO_HIDDEN);
+  encode(p, &clip, 0, 1, -1, in);
+  recur(p, in, 1, l->state, out);
+  memmove(l->x, l->x + c->window, (size_t)c->context * sizeof *l->x);
+  l->have = 0;
+  l->windows++;
+  return probability(m, out);
+}
+
+static int32_t listen_stream(nn_pass *p, bool events) {
+  const struct silero_model *m = nn_net_of(p);
+  const struct silero_config *c = &m->config;
+  struct listening *l = nn_state(p, sizeof *l);
+  if (!l->begun) {
+    l->begun = true;
+    nn_sound_open(p, &l->sound, "audio", c->rate, 1, true);
+    l->x = nn_keep(p, c->context + c->window, sizeof *l->x);
+    l->state = nn_keep(p, (int64_t)2 * SILERO_HIDDEN, sizeof *l->state);
+    l->watch.rules = rules_of(p, c->rate);
+    l->watch.rules.window = c->window;
+    l->watch.rules.neg_threshold = l->watch.rules.threshold - 0.15;
+  }
+  bool ended = false;
+  while (l->have < c->window && !ended) {
+    int64_t got = 0;
+    int32_t rc =
+        nn_sound_read(p, &l->sound, l->x + c->context + l->have, c->window - l->have, &got);
+    if (rc == VIV_WAIT) return rc;
+    ended = rc == VIV_DONE;
+    l->have += got;
+  }
+  if (ended && !l->windows && !l->have) nn_stop(p, VIV_BAD_INPUT, "audio", "holds no samples");
+  if (ended && (!l->have || (events && nn_param_flag(p, "drop_last_window", false))))
+    return VIV_DONE;
+  memset(l->x + c->context + l->have, 0, (size_t)(c->window - l->have) * sizeof *l->x);
+  float chance = hear_window(p, l);
+  if (!events) nn_result(p, VIV_F32, &chance, NN_DIMS(1), "probabilities");
+  int32_t event[2];
+  if (events && silero_watch(&l->watch, (double)chance, event)) {
+    char line[96];
+    int len = snprintf(line, sizeof line, "%9.3f s  %s\n", (double)event[1] / (double)c->rate,
+                       event[0] ? "end" : "speech");
+    nn_result(p, VIV_I32, event, NN_DIMS(1, 2), "events");
+    nn_result_text(p, VIV_KIND_TEXT, "text", (viv_str){line, (uint64_t)len});
+  }
+  return ended ? VIV_DONE : VIV_MORE;
+}
+
 /* ---- tasks ---- */
 
 static int32_t forward(nn_pass *p) {
+  if (nn_streamed(p, "audio")) return listen_stream(p, false);
   struct clip c = clip_of(p, nn_input(p, "x") ? "x" : "audio");
   int64_t n = 0;
   float *probabilities = listen(p, &c, false, &n);
@@ -246,6 +315,9 @@ static int32_t forward(nn_pass *p) {
 }
 
 static int32_t voice_activity(nn_pass *p) {
+  if (nn_streamed(p, "audio"))
+    nn_stop(p, VIV_NEVER, "audio",
+            "where speech ends is known when all is heard: a stream wants voice_activity_events");
   const struct silero_model *m = nn_net_of(p);
   struct clip c = clip_of(p, nn_input(p, "x") ? "x" : "audio");
   struct silero_rules rules = rules_of(p, m->config.rate);
@@ -261,6 +333,7 @@ static int32_t voice_activity(nn_pass *p) {
 }
 
 static int32_t events_task(nn_pass *p) {
+  if (nn_streamed(p, "audio")) return listen_stream(p, true);
   const struct silero_model *m = nn_net_of(p);
   struct clip c = clip_of(p, nn_input(p, "x") ? "x" : "audio");
   struct silero_rules rules = rules_of(p, m->config.rate);

@@ -77,7 +77,9 @@ static int32_t open_model(const viv_host *host, const viv_model_source *source,
   if (rc >= 0) rc = nn_weights_load(host, m->net.compute, source, tables, m, error);
   if (rc < 0) return rc;
   snprintf(m->about, sizeof m->about,
-           "{\"family\":\"silero-vad\",\"sampling_rate\":%lld,\"window\":%lld,\"context\":%lld}",
+           "{\"family\":\"silero-vad\",\"tasks\":[\"voice_activity\",\"voice_activity_events\","
+           "\"forward\",\"postprocess\"],\"live\":\"voice_activity_events\","
+           "\"sampling_rate\":%lld,\"window\":%lld,\"context\":%lld}",
            (long long)m->config.rate, (long long)m->config.window, (long long)m->config.context);
   m->net.about = m->about;
   *out = (viv_plugin_model *)m;

@@ -117,29 +117,33 @@ int64_t silero_segments(const struct silero_rules *r, const double *probabilitie
   return s.n;
 }
 
+bool silero_watch(struct silero_watch *w, double probability, int32_t *event) {
+  const struct silero_rules *r = &w->rules;
+  int64_t now = ++w->windows * r->window; /* the end of this window */
+  double at;
+  if (probability >= r->threshold) {
+    w->silent_since = 0;
+    if (w->triggered) return false;
+    w->triggered = true;
+    at = fmax(0, (double)(now - r->window) - r->pad);
+  } else if (w->triggered && probability < r->neg_threshold) {
+    if (!w->silent_since) w->silent_since = now;
+    if ((double)(now - w->silent_since) < r->min_silence) return false;
+    w->triggered = false;
+    at = (double)(w->silent_since - r->window) + r->pad;
+    w->silent_since = 0;
+  } else {
+    return false;
+  }
+  event[0] = !w->triggered;
+  event[1] = (int32_t)at;
+  return true;
+}
+
 int64_t silero_events(const struct silero_rules *r, const double *probabilities, int64_t n,
                       int32_t *events) {
-  bool triggered = false;
-  int64_t silent_since = 0, found = 0;
-  for (int64_t i = 0; i < n; i++) {
-    int64_t now = (i + 1) * r->window; /* the end of this window */
-    double at;
-    if (probabilities[i] >= r->threshold) {
-      silent_since = 0;
-      if (triggered) continue;
-      triggered = true;
-      at = fmax(0, (double)(now - r->window) - r->pad);
-    } else if (triggered && probabilities[i] < r->neg_threshold) {
-      if (!silent_since) silent_since = now;
-      if ((double)(now - silent_since) < r->min_silence) continue;
-      triggered = false;
-      at = (double)(silent_since - r->window) + r->pad;
-      silent_since = 0;
-    } else {
-      continue;
-    }
-    events[2 * found] = !triggered;
-    events[2 * found++ + 1] = (int32_t)at;
-  }
+  struct silero_watch w = {.rules = *r};
+  int64_t found = 0;
+  for (int64_t i = 0; i < n; i++) found += silero_watch(&w, probabilities[i], events + 2 * found);
   return found;
 }

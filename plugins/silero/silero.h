@@ -21,7 +21,7 @@ struct silero_model {
   const viv_weight *w_input, *w_hidden; /* [4 * hidden, hidden], gates i, f, g, o */
   const float *b_input, *b_hidden;
   const float *final_w, *final_b; /* [hidden], [1] */
-  char about[192];
+  char about[320];
 };
 
 /* The parameters of get_speech_timestamps, under its names; lengths of time in samples. */
@@ -39,7 +39,14 @@ struct silero_segment {
 int64_t silero_segments(const struct silero_rules *r, const double *probabilities, int64_t n,
                         int64_t samples, struct silero_segment *out,
                         struct silero_segment *silences);
-/* VADIterator: starts and ends as they are known, {0 or 1, sample} in events [n, 2]. */
+/* VADIterator: one window more. true: an event, {0 start or 1 end, sample}. */
+struct silero_watch {
+  struct silero_rules rules;
+  int64_t windows, silent_since;
+  bool triggered;
+};
+bool silero_watch(struct silero_watch *w, double probability, int32_t *event);
+/* All of them: events [n + 1, 2]. */
 int64_t silero_events(const struct silero_rules *r, const double *probabilities, int64_t n,
                       int32_t *events);
 

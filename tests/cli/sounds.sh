@@ -35,4 +35,14 @@ check "a format of pictures" exits 5 "$viv" run --format coco "$beats" "$wav"
 check "a task that it has not" exits 3 "$viv" run --task detect "$beats" "$wav"
 check "why this plugin" exits 0 "$viv" why "$beats"
 check "by its tensors" says "^-> beats"
+vad=zoo/models/silero-vad speech=tests/goldens/silero-vad/speech-en-jit/audio.wav
+check "where somebody speaks" exits 0 "$viv" run "$vad" "$speech"
+check "is four times" test "$(grep -c ' s  to ' "$tmp/out")" -eq 4
+live() {
+  tail -c +45 "$speech" | "$viv" run "$vad" - --pcm s16 --rate 16000 >"$tmp/out" 2>"$tmp/err"
+}
+check "speech from a pipe" live
+check "begins and ends as it is heard" test "$(grep -c ' s  \(speech\|end\)$' "$tmp/out")" -eq 8
+check "a rate that can't be" exits 5 "$viv" run "$vad" - --pcm s16 --rate 1
+check "a kind of samples that can't be" exits 5 "$viv" run "$vad" - --pcm u8 --rate 16000
 finish

@@ -12,14 +12,14 @@ check "--version works" exits 0 "$viv" --version
 check "version --json" exits 0 "$viv" version --json
 check "version --json is JSON" json '.[0].abi_major == 1'
 
-for verb in run chat list show why plugins tokenize session eval score embed fill classify quantize bench golden serve ps load unload stop metrics logs doctor version; do
+for verb in run chat list show why plugins tokenize session eval score embed fill classify encode decode quantize bench golden serve ps load unload stop metrics logs doctor version; do
   check "$verb --help" exits 0 "$viv" $verb --help
   check "$verb --help begins with an example" sh -c "head -1 '$tmp/out' | grep -q '^Example:'"
   check "$verb --help names --json" says "--json"
   check "$verb refuses an unknown option" exits 2 "$viv" $verb --no-such-option
   check "$verb says how to go on" complains "viv $verb --help"
 done
-for verb in run chat show why tokenize session eval score embed fill classify quantize bench golden load unload; do
+for verb in run chat show why tokenize session eval score embed fill classify encode decode quantize bench golden load unload; do
   check "$verb needs an argument" exits 2 "$viv" $verb
 done
 check "an option without its value" exits 2 "$viv" run --max-tokens
