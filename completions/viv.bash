@@ -31,7 +31,7 @@ version"
     --out|-o|--input|-i|--draw|--labels|--coco|--results) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   case $verb in
-    run) options="$common $load $generate --raw --task --input --out --verbose --draw --preview \
+    run) options="$common $load $generate --raw --task --input --out --verbose --draw --vocoder --preview \
 --preview-as --format --threshold --labels --frames --point --box --detector --detect \
 --detector-threshold --intrinsics" ;;
     chat) options="$common $load $generate --system --verbose" ;;

@@ -1,4 +1,4 @@
-/* Recordings as files: bytes in, samples out. Internal to the host; any thread.
+/* Recordings as files: bytes in, samples out, and back. Internal to the host; any thread.
  *
  * Read by libsndfile, which is opened with the first recording and not before: WAV (RIFF, RF64, W64),
  * AIFF, AU, CAF, FLAC, Ogg (Vorbis, Opus, FLAC) and MP3. What the header says is held against the
@@ -34,5 +34,13 @@ typedef struct viv__sound {
 int32_t viv__sound_decode(const void *bytes, size_t len, const char *name,
                           const viv__sound_options *options, viv__sound *out, viv_error *error);
 void viv__sound_free(viv__sound *sound);
+
+/* Whether a file of that name is one that viv__sound_encode writes: .wav, .flac. */
+bool viv__sound_file_known(const char *path);
+/* Appends the file that path's end names, in 16 bits a sample; what is louder than 1 is clipped.
+ * Errors: BAD_INPUT (another end, a rate or number of channels that the format has not), NEVER (no
+ * libsndfile), NOT_NOW (memory). */
+int32_t viv__sound_encode(const viv__sound *sound, const char *path, viv__buf *out,
+                          viv_error *error);
 
 #endif
