@@ -33,7 +33,7 @@ ps load unload stop metrics logs doctor new-plugin version"
   esac
   case $verb in
     run) options="$common $load --local $generate --raw --task --input --out --verbose --draw --preview \
---preview-as --format --threshold --labels --frames --pcm --rate --channels --point --box --detector --detect \
+--preview-as --format --threshold --labels --frames --vocoder --pcm --rate --channels --point --box --detector --detect \
 --detector-threshold --intrinsics" ;;
     chat) options="$common $load --local $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;

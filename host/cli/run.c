@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "cli/run.h"
+#include "media/sound.h"
 
 enum { MAX_TOKENS = 512 };
 
@@ -82,7 +83,8 @@ static void on_event(void *context, const viv_event *e) {
   }
 }
 
-static int32_t write_results(const struct sink *s, viv_error *error) {
+static int32_t write_results(const struct sink *s, const viv__loaded *l, const char *vocoder,
+                             viv_error *error) {
   if (!s->out_path) {
     if (s->blob.len)
       fprintf(stderr, "viv: the result is a file of %zu bytes; --out FILE writes it\n",
@@ -90,6 +92,8 @@ static int32_t write_results(const struct sink *s, viv_error *error) {
     return VIV_OK;
   }
   if (s->blob.len) return viv__write_file(s->out_path, s->blob.ptr, s->blob.len, error);
+  if (viv__sound_file_known(s->out_path))
+    return viv__write_sound(l, &s->tensors, s->out_path, vocoder, error);
   if (s->tensors.n) return viv__tensors_write(&s->tensors, s->out_path, error);
   if (s->text.len) return viv__write_file(s->out_path, s->text.ptr, s->text.len, error);
   return VIV_FAIL(error, VIV_NEVER, s->out_path, "the job gave nothing to write");
@@ -131,6 +135,8 @@ static int32_t add_prompt(viv__input_list *inputs, const char *prompt, bool want
 static const char *choose_task(const viv__loaded *l, const char *wanted, viv_error *error) {
   if (wanted) return wanted;
   const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(l->about, "tasks");
+  const char *first = tasks ? NULL : viv__first_task(l);
+  if (first) return first;
   if (!tasks || viv__has_task(l, "generate")) return "generate";
   if (cJSON_GetArraySize(tasks) == 1) {
     const cJSON *name = cJSON_IsString(tasks->child)
@@ -185,7 +191,7 @@ static int run_once(const char *model, viv__loaded *l, const char *prompt, struc
       if (sink.open_line) fputc('\n', stdout);
       fflush(stdout);
     }
-    if (status >= 0) status = write_results(&sink, &error);
+    if (status >= 0) status = write_results(&sink, l, o->picture.vocoder, &error);
     print_end(o->picture.json, &outcome);
   }
   int code = VIV__EXIT_OK;
@@ -305,6 +311,8 @@ int viv__cmd_run(int argc, char **argv) {
        "sound: standard input holds samples, s16 or f32", NULL},
       {"rate", 0, VIV__OPT_INT, "HZ", &o.pcm.rate, "sound: their rate", NULL},
       {"channels", 0, VIV__OPT_INT, "N", &o.pcm.channels, "sound: their channels (1)", NULL},
+      {"vocoder", 0, VIV__OPT_TEXT, "MODEL", &o.picture.vocoder,
+       "speech: makes sound of the spectrogram for --out FILE.wav", NULL},
       {"frames", 0, VIV__OPT_TEXT, "WxH", &o.picture.frames,
        "pictures: standard input holds raw RGB frames of this size", NULL},
       VIV__LOAD_OPTIONS(o.load),

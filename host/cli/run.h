@@ -15,7 +15,7 @@ typedef struct viv__detector_options {
 } viv__detector_options;
 
 typedef struct viv__picture_options_cli {
-  const char *draw, *format, *labels, *frames, *out, *preview_as, *intrinsics;
+  const char *draw, *format, *labels, *frames, *out, *preview_as, *intrinsics, *vocoder;
   bool json, verbose, preview;
   viv__detector_options detector;
 } viv__picture_run;
@@ -129,6 +129,14 @@ bool viv__sounds_named(const char *const *args, int n);
  * NAME=FILE. */
 int viv__run_sounds(const viv__loaded *l, const char *task, const char *const *args, int n,
                     const viv__list *more, const viv__picture_run *o, cJSON *params);
+
+/* The first of the tasks that the plugin names for this very checkpoint; NULL: it names none. */
+const char *viv__first_task(const viv__loaded *l);
+/* Writes the sound among a job's results (waveform, audio_values) as path names it. vocoder: a model
+ * that makes sound of a spectrogram, where the results hold one instead; may be NULL. Errors:
+ * BAD_INPUT, NEVER (the results hold no sound), and those of the vocoder. */
+int32_t viv__write_sound(const viv__loaded *l, const viv__tensor_list *results, const char *path,
+                         const char *vocoder, viv_error *error);
 
 /* ---- terminal (run_preview.c) ---- */
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli/run.h"
+#include "media/sound.h"
 
 /* ---- what is asked ---- */
 
@@ -14,18 +15,85 @@ bool viv__sounds_named(const char *const *args, int n) {
   return n > 0;
 }
 
-/* The first of the tasks that the plugin names for this very checkpoint. */
-static const char *first_task(const viv__loaded *l) {
+static const cJSON *described(const viv__loaded *l, const char *key) {
   const cJSON *own = cJSON_GetObjectItemCaseSensitive(l->about, "model");
-  const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(own, "tasks");
-  if (!cJSON_IsArray(tasks)) tasks = cJSON_GetObjectItemCaseSensitive(l->about, "tasks");
-  const char *name = tasks && tasks->child ? cJSON_GetStringValue(tasks->child) : NULL;
-  return name ? name : "forward";
+  return cJSON_GetObjectItemCaseSensitive(own, key);
+}
+
+const char *viv__first_task(const viv__loaded *l) {
+  const cJSON *tasks = described(l, "tasks");
+  return cJSON_IsArray(tasks) && tasks->child ? cJSON_GetStringValue(tasks->child) : NULL;
 }
 
 static bool ends_with(const char *path, const char *extension) {
   size_t a = strlen(path), b = strlen(extension);
   return a > b && !strcasecmp(path + a - b, extension);
+}
+
+/* Files that hold what one recording gave. */
+static bool to_one_file(const char *path) {
+  return ends_with(path, ".safetensors") || viv__sound_file_known(path);
+}
+
+/* ---- sound as a result ---- */
+
+/* The vocoder's waveform [1, samples] of a spectrogram. */
+static void on_waveform(void *context, const viv_event *e) {
+  viv_tensor *out = context;
+  if (e->kind == VIV_KIND_TENSOR && viv__str_eq(e->name, "waveform") && !out->data &&
+      e->tensor->dtype == VIV_F32)
+    *out = viv__tensor_copy(e->tensor);
+}
+
+static int32_t vocode(const char *model, const viv_tensor *spectrogram, viv_tensor *out,
+                      double *rate, viv_error *error) {
+  viv__loaded l = {0};
+  viv__outcome outcome = {0};
+  viv_value value = viv__value_tensor("spectrogram", spectrogram);
+  const viv_value *values[] = {&value};
+  int32_t status = viv__load_model(model, NULL, &l, error);
+  if (status >= 0) {
+    status = viv__job_run(l.model, "forward", NULL, values, 1, NULL, on_waveform, out, &outcome);
+    if (status < 0) *error = outcome.error;
+  }
+  if (status >= 0 && !out->data)
+    status = VIV_FAIL(error, VIV_BAD_INPUT, model, "this model makes no waveform of a spectrogram");
+  const cJSON *own = status >= 0 ? described(&l, "sampling_rate") : NULL;
+  if (cJSON_IsNumber(own)) *rate = own->valuedouble;
+  viv__outcome_free(&outcome);
+  viv__unload_model(&l);
+  return status;
+}
+
+int32_t viv__write_sound(const viv__loaded *l, const viv__tensor_list *results, const char *path,
+                         const char *vocoder, viv_error *error) {
+  const viv_tensor *t = viv__tensors_find(results, "waveform");
+  if (!t) t = viv__tensors_find(results, "audio_values");
+  const viv_tensor *mel = viv__tensors_find(results, "spectrogram");
+  const cJSON *own = described(l, "sampling_rate");
+  double rate = cJSON_IsNumber(own) ? own->valuedouble : 16000;
+  viv_tensor made = {0};
+  viv__buf file = {0};
+  int32_t status = VIV_OK;
+  if (!t && mel && vocoder) {
+    status = vocode(vocoder, mel, &made, &rate, error);
+    t = &made;
+  } else if (!t && mel) {
+    status = VIV_FAIL(error, VIV_NEVER, "--vocoder",
+                      "the model gives a spectrogram; a vocoder (HiFi-GAN) makes sound of it");
+  }
+  if (status >= 0 && (!t || t->dtype != VIV_F32 || t->ndim < 1 || viv__numel(t) < 1))
+    status = VIV_FAIL(error, VIV_NEVER, path, "the job gave no sound");
+  if (status >= 0) {
+    viv__sound sound = {.rate = (int32_t)rate, .data = t->data, .frames = t->shape[t->ndim - 1]};
+    int64_t channels = viv__numel(t) / sound.frames;
+    sound.channels = channels < INT32_MAX ? (int32_t)channels : INT32_MAX;
+    status = viv__sound_encode(&sound, path, &file, error);
+  }
+  if (status >= 0) status = viv__write_file(path, file.ptr, file.len, error);
+  viv__buf_free(&file);
+  if (made.data) viv__tensor_drop(&made);
+  return status;
 }
 
 /* ---- one recording ---- */
@@ -171,7 +239,7 @@ static void print_found(struct hearing *h) {
 
 static void put_line(struct hearing *h) {
   const cJSON *text = cJSON_GetObjectItemCaseSensitive(h->line, "text");
-  if (h->o->out && ends_with(h->o->out, ".safetensors")) return;
+  if (h->o->out && to_one_file(h->o->out)) return;
   if (h->lines) {
     char *json = viv__need(cJSON_PrintUnformatted(h->line));
     if (h->o->out)
@@ -224,7 +292,9 @@ static int32_t hear(struct hearing *h, const char *file, viv__outcome *outcome, 
     add_tensors(h);
     put_line(h);
   }
-  if (status >= 0 && h->o->out && ends_with(h->o->out, ".safetensors"))
+  if (status >= 0 && h->o->out && viv__sound_file_known(h->o->out))
+    status = viv__write_sound(h->l, &h->tensors, h->o->out, h->o->vocoder, error);
+  else if (status >= 0 && h->o->out && to_one_file(h->o->out))
     status = viv__tensors_write(&h->tensors, h->o->out, error);
   viv__inputs_free(&inputs);
   viv__results_free(&h->results);
@@ -242,12 +312,16 @@ static int32_t prepare(struct hearing *h, int n, viv_error *error) {
     return VIV_FAIL(error, VIV_BAD_INPUT, "--format", "recordings know json, not \"%s\"", format);
   if (h->o->draw || h->o->preview)
     return VIV_FAIL(error, VIV_NEVER, "--draw", "results of recordings can't be drawn");
-  if (out && n > 1 && ends_with(out, ".safetensors"))
+  if (out && n > 1 && to_one_file(out))
     return VIV_FAIL(error, VIV_BAD_INPUT, "--out",
                     "\"%s\" holds the result of one recording; several go to .jsonl or .txt", out);
   h->several = n > 1;
   h->lines = h->o->json || format || (out && (ends_with(out, ".json") || ends_with(out, ".jsonl")));
-  h->task = h->task ? h->task : first_task(h->l);
+  if (!h->task) h->task = viv__first_task(h->l);
+  if (!h->task)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--task",
+                    "the model does not say what it does with a "
+                    "recording; name the task");
   h->schema = viv__task_schema_find(h->task);
   return viv__model_vocabulary(h->l, h->o->labels, &h->words, error);
 }
@@ -273,7 +347,7 @@ int viv__run_sounds(const viv__loaded *l, const char *task, const char *const *a
     viv__report(o->json, args[i], last = rc, &own);
     failed++;
   }
-  bool text = o->out && !ends_with(o->out, ".safetensors");
+  bool text = o->out && !to_one_file(o->out);
   if (status >= 0 && text && h.written.len)
     status = viv__write_file(o->out, h.written.ptr, h.written.len, &error);
   else if (status >= 0 && text && !failed)

@@ -171,7 +171,8 @@ static bool lists(const viv_json *manifest, const char *key, viv_str name) {
 
 static bool names_itself(const viv_json *config) {
   return viv__json_get(config, "model_type") || viv__json_get(config, "architectures") ||
-         viv__json_get(config, "image_processor_type");
+         viv__json_get(config, "image_processor_type") ||
+         viv__json_get(config, "feature_extractor_type");
 }
 
 /* Whether the checkpoint holds every tensor by which the manifest knows its models: for releases that
@@ -195,8 +196,11 @@ static bool serves(const viv__plugin *p, const viv_json *config, const viv_check
   viv_str type = viv__json_string(viv__json_get(config, "model_type"));
   if (type.len && lists(p->manifest, "model_types", type)) return true;
   /* What a preprocessor_config.json says when there is no config.json beside it. */
-  viv_str processor = viv__json_string(viv__json_get(config, "image_processor_type"));
-  if (processor.len && lists(p->manifest, "architectures", processor)) return true;
+  static const char *const keys[] = {"image_processor_type", "feature_extractor_type"};
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    viv_str processor = viv__json_string(viv__json_get(config, keys[i]));
+    if (processor.len && lists(p->manifest, "architectures", processor)) return true;
+  }
   const viv_json *arch = viv__json_get(config, "architectures");
   for (int64_t i = 0; i < viv__json_count(arch); i++)
     if (lists(p->manifest, "architectures", viv__json_string(viv__json_item(arch, i)))) return true;

@@ -1,4 +1,4 @@
-/* Recordings through libsndfile, from memory. */
+/* Recordings through libsndfile, from memory and into it. */
 #include "media/sound.h"
 
 #include <dlfcn.h>
@@ -12,7 +12,8 @@
 #include <unistd.h>
 
 #define SNDFILE_FUNCTIONS(X)                                                                       \
-  X(open_virtual) X(open_fd) X(close) X(readf_float) X(writef_float) X(command) X(strerror)
+  X(open_virtual)                                                                                  \
+  X(open_fd) X(close) X(readf_float) X(writef_float) X(writef_short) X(command) X(strerror)
 static struct {
 #define MEMBER(name) __typeof__(&sf_##name) name;
   SNDFILE_FUNCTIONS(MEMBER)
@@ -301,4 +302,105 @@ int32_t viv__sound_finish(viv__sound_writer *w, bool keep, viv_error *error) {
   if (!keep || status < 0) unlink(w->temp);
   viv__free(w);
   return status;
+}
+
+/* ---- encoding ---- */
+
+/* A file that grows; the library goes back to its header when it knows the length. */
+struct sink {
+  char *bytes;
+  sf_count_t len, cap, at;
+};
+
+static sf_count_t sink_length(void *context) {
+  return ((struct sink *)context)->len;
+}
+
+static sf_count_t sink_seek(sf_count_t offset, int whence, void *context) {
+  struct sink *s = context;
+  sf_count_t base = whence == SEEK_CUR ? s->at : whence == SEEK_END ? s->len : 0, to = 0;
+  if (__builtin_add_overflow(base, offset, &to) || to < 0 || to > s->len) return -1;
+  return s->at = to;
+}
+
+static sf_count_t sink_read(void *to, sf_count_t count, void *context) {
+  struct sink *s = context;
+  sf_count_t n = count < 0 ? 0 : count > s->len - s->at ? s->len - s->at : count;
+  if (n) memcpy(to, s->bytes + s->at, (size_t)n);
+  s->at += n;
+  return n;
+}
+
+static sf_count_t sink_write(const void *from, sf_count_t count, void *context) {
+  struct sink *s = context;
+  if (count <= 0) return 0;
+  if (s->at + count > s->cap) {
+    sf_count_t cap = 2 * (s->at + count) + 4096;
+    char *grown = viv__realloc(s->bytes, (size_t)cap);
+    if (!grown) return 0;
+    s->bytes = grown;
+    s->cap = cap;
+  }
+  memcpy(s->bytes + s->at, from, (size_t)count);
+  s->at += count;
+  if (s->at > s->len) s->len = s->at;
+  return count;
+}
+
+static sf_count_t sink_tell(void *context) {
+  return ((struct sink *)context)->at;
+}
+
+static int format_of(const char *path) {
+  const char *dot = strrchr(path, '.');
+  if (dot && !strcasecmp(dot, ".wav")) return SF_FORMAT_WAV | SF_FORMAT_PCM_16;
+  if (dot && !strcasecmp(dot, ".flac")) return SF_FORMAT_FLAC | SF_FORMAT_PCM_16;
+  return 0;
+}
+
+bool viv__sound_file_known(const char *path) {
+  return format_of(path) != 0;
+}
+
+static bool write_all(SNDFILE *file, const viv__sound *s) {
+  enum { BLOCK = 4096 };
+  short block[BLOCK];
+  int64_t step = BLOCK / s->channels;
+  for (int64_t at = 0; at < s->frames; at += step) {
+    int64_t n = s->frames - at < step ? s->frames - at : step;
+    for (int64_t i = 0; i < n * s->channels; i++) {
+      float x = s->data[i % s->channels * s->frames + at + i / s->channels] * 32768.0f;
+      block[i] = (short)lrintf(!(x > -32768.0f) ? -32768.0f : x > 32767.0f ? 32767.0f : x);
+    }
+    if (sf.writef_short(file, block, n) != n) return false;
+  }
+  return true;
+}
+
+int32_t viv__sound_encode(const viv__sound *s, const char *path, viv__buf *out, viv_error *error) {
+  SF_INFO info = {.samplerate = s->rate, .channels = s->channels, .format = format_of(path)};
+  if (!info.format)
+    return VIV_FAIL(error, VIV_BAD_INPUT, path, "sound is written as .wav or .flac");
+  if (s->channels < 1 || s->channels > VIV__SOUND_MAX_CHANNELS || s->frames < 1)
+    return VIV_FAIL(error, VIV_BAD_INPUT, path, "%d channels of %lld samples are no recording",
+                    (int)s->channels, (long long)s->frames);
+  pthread_once(&once, open_sndfile);
+  if (!opened)
+    return VIV_FAIL(error, VIV_NEVER, "libsndfile.so.1",
+                    "recordings need the library sndfile (Debian: libsndfile1)");
+  SF_VIRTUAL_IO io = {.get_filelen = sink_length,
+                      .seek = sink_seek,
+                      .read = sink_read,
+                      .write = sink_write,
+                      .tell = sink_tell};
+  struct sink sink = {0};
+  SNDFILE *file = sf.open_virtual(&io, SFM_WRITE, &info, &sink);
+  if (!file)
+    return VIV_FAIL(error, VIV_BAD_INPUT, path, "%d channels at %d Hz can't be written so",
+                    (int)s->channels, (int)s->rate);
+  bool good = write_all(file, s);
+  good = !sf.close(file) && good;
+  if (good) viv__buf_add(out, sink.bytes, (size_t)sink.len);
+  viv__free(sink.bytes);
+  return good && !out->failed ? VIV_OK : VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
 }

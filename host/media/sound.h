@@ -1,4 +1,4 @@
-/* Recordings as files: bytes in, samples out. Internal to the host; any thread.
+/* Recordings as files: bytes in, samples out, and back. Internal to the host; any thread.
  *
  * Read by libsndfile, which is opened with the first recording and not before: WAV (RIFF, RF64, W64),
  * AIFF, AU, CAF, FLAC, Ogg (Vorbis, Opus, FLAC) and MP3. What the header says is held against the
@@ -57,5 +57,12 @@ int32_t viv__sound_create(const char *path, int32_t rate, int32_t channels,
 int32_t viv__sound_write(viv__sound_writer *w, const float *x, int64_t n, viv_error *error);
 /* keep false: the file is removed. w is gone either way. */
 int32_t viv__sound_finish(viv__sound_writer *w, bool keep, viv_error *error);
+/* Whether a file of that name is one that viv__sound_encode writes: .wav, .flac. */
+bool viv__sound_file_known(const char *path);
+/* Appends the file that path's end names, in 16 bits a sample; what is louder than 1 is clipped.
+ * Errors: BAD_INPUT (another end, a rate or number of channels that the format has not), NEVER (no
+ * libsndfile), NOT_NOW (memory). */
+int32_t viv__sound_encode(const viv__sound *sound, const char *path, viv__buf *out,
+                          viv_error *error);
 
 #endif

@@ -166,8 +166,8 @@ static int32_t must_be_text(viv_str text, const char *name, viv_error *error) {
 
 int32_t viv__tokenizer_open_files(viv__read_fn read, void *context, viv_str config,
                                   viv__tokenizer **out, viv_error *error) {
-  static const char *const models[] = {"tokenizer.model", "spiece.model",
-                                       "sentencepiece.bpe.model"};
+  static const char *const models[] = {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+                                       "spm_char.model"};
   files f = {read, context};
   viv_str bytes, merges;
   viv__buf document = {0};
@@ -177,7 +177,7 @@ int32_t viv__tokenizer_open_files(viv__read_fn read, void *context, viv_str conf
   if (config.len)
     status = viv__json_parse(config.ptr, config.len, "tokenizer_config.json", &settings, error);
   if (status < 0) return status;
-  for (size_t i = 0; i < 3; i++) {
+  for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
     if (!has(&f, models[i], &bytes)) continue;
     status = viv__sentencepiece_document(bytes, models[i], settings, &document, error);
     goto made;

@@ -12,7 +12,7 @@
 
 enum { MAX_PIECES = 1 << 22 };
 enum type { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
-enum { UNIGRAM = 1, BPE = 2 };
+enum { UNIGRAM = 1, BPE = 2, CHARACTERS = 4 };
 
 typedef struct piece {
   viv_str text;
@@ -141,9 +141,11 @@ static int32_t read_model(viv_str in, const char *name, model *m, viv_error *err
                     at);
   if (!m->n)
     return VIV_FAIL(error, VIV_BAD_INPUT, name, "is no sentencepiece model: it has no pieces");
-  if (m->kind != UNIGRAM && m->kind != BPE)
+  /* Where every piece is one character, the likeliest pieces are the characters. */
+  if (m->kind != UNIGRAM && m->kind != BPE && m->kind != CHARACTERS)
     return VIV_FAIL(error, VIV_NEVER, name,
-                    "the model type %llu is not supported; expected 1 (Unigram) or 2 (BPE)",
+                    "the model type %llu is not supported; expected 1 (Unigram), 2 (BPE) or 4 "
+                    "(characters)",
                     (unsigned long long)m->kind);
   return VIV_OK;
 }
@@ -258,11 +260,11 @@ static size_t find_piece(const model *m, const char *text) {
 }
 
 /* The template of the classes that have one whatever the model says: Llama
- * begins with <s>, T5 ends with </s>. Other classes' wishes stand in the
+ * begins with <s>, T5 and SpeechT5 end with </s>. Other classes' wishes stand in the
  * configuration. */
 static void put_template(const model *m, const viv_json *config, viv__buf *out) {
   const char *class = viv__json_text(config, "tokenizer_class", "LlamaTokenizer");
-  bool t5 = !strncmp(class, "T5Tokenizer", 11);
+  bool t5 = !strncmp(class, "T5Tokenizer", 11) || !strncmp(class, "SpeechT5Tokenizer", 17);
   bool llama = !strncmp(class, "LlamaTokenizer", 14) || !strncmp(class, "GemmaTokenizer", 14) ||
                !strncmp(class, "CodeLlamaTokenizer", 18);
   const char *name = t5 ? "</s>" : "<s>";

@@ -19,7 +19,7 @@ typedef struct viv__tokenizer viv__tokenizer;
  * (for add_bos_token and the like). Untrusted. */
 int32_t viv__tokenizer_open(viv_str json, viv_str config, viv__tokenizer **out, viv_error *error);
 /* From what files a checkpoint has: tokenizer.json, or a sentencepiece model
- * (tokenizer.model, spiece.model, sentencepiece.bpe.model), or vocab.json and
+ * (tokenizer.model, spiece.model, sentencepiece.bpe.model, spm_char.model), or vocab.json and
  * merges.txt, or vocab.txt, with tokenizer_config.json
  * where they stand beside. `read` answers VIV_OK and a file's bytes, which live
  * until its caller is done, or a failure. *config: tokenizer_config.json, or

@@ -31,6 +31,17 @@ check "one of two is missing" exits 11 "$viv" run "$beats" "$wav" "$tmp/none.wav
 check "which is named" complains "none.wav"
 printf 'RIFF' >"$tmp/cut.wav"
 check "a damaged recording" exits 5 "$viv" run "$beats" "$tmp/cut.wav"
+tts=tests/goldens/speecht5/tts vocoder=tests/goldens/hifigan/speecht5-vocoder
+said="-i input_ids=$tts/inputs.safetensors:input_ids -i speaker_embeddings=$tts/inputs.safetensors:speaker_embeddings"
+check "speech from a text" exits 0 "$viv" run "$tts" $said -p maxlenratio=4 --vocoder "$vocoder" -o "$tmp/said.wav"
+check "is a recording" sh -c "head -c 4 '$tmp/said.wav' | grep -q RIFF"
+check "of the vocoder's rate" sh -c "od -An -tu4 -j24 -N4 '$tmp/said.wav' | grep -qw 16000"
+check "without a vocoder" exits 3 "$viv" run "$tts" $said -p maxlenratio=4 -o "$tmp/none.wav"
+check "it is asked for" complains "vocoder"
+check "another voice" exits 0 "$viv" run tests/goldens/speecht5/vc "$wav" -p maxlenratio=0.1 \
+  -i speaker_embeddings=tests/goldens/speecht5/vc/inputs.safetensors:speaker_embeddings -o "$tmp/vc.safetensors"
+check "gives a spectrogram" test -s "$tmp/vc.safetensors"
+check "speech to text" exits 0 "$viv" run tests/goldens/speecht5/asr "$wav"
 check "a format of pictures" exits 5 "$viv" run --format coco "$beats" "$wav"
 check "a task that it has not" exits 3 "$viv" run --task detect "$beats" "$wav"
 check "why this plugin" exits 0 "$viv" why "$beats"

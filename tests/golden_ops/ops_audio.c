@@ -2,6 +2,7 @@
 #include "ops.h"
 
 #include "nn/audio.h"
+#include "nn/cluster.h"
 
 /* ---- filter banks ---- */
 
@@ -214,6 +215,33 @@ static bool sconv(struct golden *g) {
   return true;
 }
 
+/* ---- clusters ---- */
+
+static bool pseudo_label(struct golden *g) {
+  struct array f = input(g, "features"), first = input(g, "first_centroids");
+  int64_t n = f.shape[0], d = f.shape[1], m = (int64_t)num_param(g, "pca", 0);
+  int64_t k = (int64_t)num_param(g, "clusters", 0), size = (int64_t)sizeof(double);
+  double *x = take(g, n * m * size), *centroids = take(g, k * m * size);
+  double *scratch = take(g, (int64_t)nn_pca_scratch(n, d) * size);
+  double *cosines = take(g, n * n * size), *found = take(g, k * n * size);
+  int32_t *labels = take(g, n * (int64_t)sizeof *labels);
+  if (!nn_pca(f.data, n, d, m, num_param(g, "eigen_power", 0), x, scratch)) return false;
+  nn_unit_doubles(x, n, m);
+  for (int64_t i = 0; i < k; i++)
+    memcpy(centroids + i * m, x + (int64_t)first.data[i] * m, (size_t)(m * size));
+  nn_kmeans(x, n, m, k, (int32_t)num_param(g, "iterations", 0), centroids, labels);
+  for (int64_t i = 0; i < (n + k) * n; i++) {
+    const double *a = i < n * n ? x + i / n * m : centroids + (i / n - n) * m;
+    double sum = 0;
+    for (int64_t j = 0; j < m; j++) sum += a[j] * x[i % n * m + j];
+    *(i < n * n ? cosines + i : found + i - n * n) = sum;
+  }
+  output_ints(g, "labels", labels, n);
+  output_doubles(g, "cosines", cosines, n * n);
+  output_doubles(g, "centroid_cosines", found, k * n);
+  return true;
+}
+
 /* ---- vector quantisation ---- */
 
 static void euclidean(struct golden *g, const float *books, int64_t levels, int64_t k, int64_t d,
@@ -327,6 +355,7 @@ const struct op audio_ops[] = {
     {"resample", resample},
     {"sconv1d", sconv},
     {"sconv_transpose1d", sconv},
+    {"pseudo_label", pseudo_label},
     {"residual_vq", residual_vq},
     {"split_residual_vq", split_vq},
     {"norm_ema_lookup", norm_ema},

@@ -84,3 +84,43 @@ Test(sound, what_cannot_be_heard_is_refused) {
   put(&odd, 0x7fc00000, 4);
   refused(&odd, odd.len, 0, "sample 1 is no finite number");
 }
+
+Test(sound, what_is_written_is_read_again) {
+  static const char *const names[] = {"a.wav", "b.FLAC"};
+  float x[2 * 5000];
+  for (int i = 0; i < 10000; i++) x[i] = (float)((i * 7919) % 2001 - 1000) / 1000.0f * 1.1f;
+  const viv__sound wave = {.channels = 2, .rate = 24000, .frames = 5000, .data = x};
+  for (int k = 0; k < 2; k++) {
+    viv__buf file = {0};
+    viv_error e = VIV_ERROR_INIT;
+    viv__sound s;
+    viv__sound_options options = {0};
+    cr_assert(viv__sound_file_known(names[k]));
+    cr_assert_eq(viv__sound_encode(&wave, names[k], &file, &e), VIV_OK, "%s", e.message);
+    cr_assert_eq(viv__sound_decode(file.ptr, file.len, names[k], &options, &s, &e), VIV_OK, "%s",
+                 e.message);
+    cr_assert_eq(s.channels, 2);
+    cr_assert_eq(s.rate, 24000);
+    cr_assert_eq(s.frames, 5000);
+    for (int i = 0; i < 10000; i++) {
+      float wanted = x[i] > 1 ? 1 : x[i] < -1 ? -1 : x[i]; /* louder is clipped */
+      cr_assert_float_eq(s.data[i], wanted, 1.0 / 32767);
+    }
+    viv__sound_free(&s);
+    viv__buf_free(&file);
+  }
+}
+
+Test(sound, what_can_not_be_written) {
+  float x[4] = {0};
+  viv__sound s = {.channels = 1, .rate = 16000, .frames = 4, .data = x};
+  viv_error e = VIV_ERROR_INIT;
+  viv__buf file = {0};
+  cr_assert_eq(viv__sound_encode(&s, "x.ogg", &file, &e), VIV_BAD_INPUT);
+  s.channels = 65;
+  cr_assert_eq(viv__sound_encode(&s, "x.wav", &file, &e), VIV_BAD_INPUT);
+  s.channels = 1;
+  s.rate = 0;
+  cr_assert_eq(viv__sound_encode(&s, "x.wav", &file, &e), VIV_BAD_INPUT);
+  cr_assert_eq(file.len, 0);
+}

@@ -69,8 +69,8 @@ Test(tokenizer_files, bert_vocabulary) {
   viv__tokenizer_close(t);
 }
 
-/* A sentencepiece model of the pieces <unk> <s> </s> ▁ a b ab ▁ab (as "kind", 1
- * Unigram, 2 BPE). */
+/* A sentencepiece model of the pieces <unk> <s> </s> ▁ a b ab ▁ab (as "kind": 1 Unigram, 2 BPE; 4, the
+ * one of characters, has the first six). */
 static size_t sentencepiece(char kind, char *out) {
   static const struct {
     const char *text;
@@ -81,7 +81,7 @@ static size_t sentencepiece(char kind, char *out) {
                 {"a", -5, 1},    {"b", -6, 1},
                 {"ab", -1, 1},   {"\xe2\x96\x81\x61\x62", -2, 1}};
   size_t n = 0;
-  for (size_t i = 0; i < 8; i++) {
+  for (size_t i = 0; i < (kind == 4 ? 6 : 8); i++) {
     size_t len = strlen(pieces[i].text);
     out[n++] = 10;
     out[n++] = (char)(len + 9);
@@ -129,6 +129,17 @@ Test(tokenizer_files, sentencepiece_models) {
         cr_expect_str_eq(error.where, "tokenizer.model");
     }
   }
+}
+
+Test(tokenizer_files, a_sentencepiece_model_of_characters) {
+  char bytes[512];
+  const file files[] = {{"spm_char.model", bytes, sentencepiece(4, bytes)}, {0}};
+  viv__tokenizer *t;
+  viv_error error = VIV_ERROR_INIT;
+  cr_assert_eq(open_files(files, "{\"tokenizer_class\":\"SpeechT5Tokenizer\"}", &t, &error), VIV_OK,
+               "%s", error.message);
+  expect_ids(t, "ab ba", true, 7, (int32_t[]){3, 4, 5, 3, 5, 4, 2});
+  viv__tokenizer_close(t);
 }
 
 Test(tokenizer_files, no_files) {
