@@ -5,6 +5,7 @@ DEST    := $(DESTDIR)$(PREFIX)
 ZOO     := $(patsubst zoo/models/%/config.json,%,$(wildcard zoo/models/*/config.json))
 MANUALS := $(wildcard man/*.1)
 HEADERS := $(wildcard abi/vivarium/*.h)
+UNITS   := host/daemon/vivd.service host/daemon/vivd.socket
 
 $(BUILD)/vivarium.pc: Makefile mk/install.mk
 	@mkdir -p $(@D)
@@ -28,7 +29,7 @@ install: all
 	$(INSTALL) -d $(DEST)/bin $(DEST)/include/vivarium $(DEST)/lib/pkgconfig \
 	  $(DEST)/lib/vivarium/plugins $(DEST)/share/vivarium/models $(DEST)/share/man/man1 \
 	  $(DEST)/share/bash-completion/completions $(DEST)/share/zsh/site-functions \
-	  $(DEST)/share/fish/vendor_completions.d
+	  $(DEST)/share/fish/vendor_completions.d $(DEST)/lib/systemd/system
 	$(INSTALL) -m 755 $(BUILD)/viv $(BUILD)/vivd $(BUILD)/viv-validate $(DEST)/bin
 	$(INSTALL) -m 644 $(HEADERS) $(DEST)/include/vivarium
 	$(INSTALL) -m 755 $(BUILD)/libvivarium.so $(DEST)/lib/libvivarium.so.$(VERSION)
@@ -49,8 +50,13 @@ install: all
 	$(INSTALL) -m 644 completions/_viv $(DEST)/share/zsh/site-functions/_viv
 	$(INSTALL) -m 644 completions/viv.fish $(DEST)/share/fish/vendor_completions.d/viv.fish
 
+	for u in $(notdir $(UNITS)); do \
+	  sed 's|^ExecStart=/usr/bin/|ExecStart=$(PREFIX)/bin/|' host/daemon/$$u > $(DEST)/lib/systemd/system/$$u && \
+	  chmod 644 $(DEST)/lib/systemd/system/$$u || exit 1; done
+
 ## uninstall  removes what install put under PREFIX, and nothing else
 uninstall:
+	rm -f $(patsubst %,$(DEST)/lib/systemd/system/%,$(notdir $(UNITS)))
 	rm -f $(DEST)/bin/viv $(DEST)/bin/vivd $(DEST)/bin/viv-validate
 	rm -f $(patsubst abi/vivarium/%,$(DEST)/include/vivarium/%,$(HEADERS))
 	rm -f $(DEST)/lib/libvivarium.so $(DEST)/lib/libvivarium.so.0 \

@@ -384,10 +384,7 @@ int32_t viv__sound_encode(const viv__sound *s, const char *path, viv__buf *out, 
   if (s->channels < 1 || s->channels > VIV__SOUND_MAX_CHANNELS || s->frames < 1)
     return VIV_FAIL(error, VIV_BAD_INPUT, path, "%d channels of %lld samples are no recording",
                     (int)s->channels, (long long)s->frames);
-  pthread_once(&once, open_sndfile);
-  if (!opened)
-    return VIV_FAIL(error, VIV_NEVER, "libsndfile.so.1",
-                    "recordings need the library sndfile (Debian: libsndfile1)");
+  if (need_library(error) < 0) return VIV_NEVER;
   SF_VIRTUAL_IO io = {.get_filelen = sink_length,
                       .seek = sink_seek,
                       .read = sink_read,

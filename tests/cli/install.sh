@@ -13,6 +13,16 @@ check "its catalogue is found" exits 0 "$moved" list
 check "its zoo is found" exits 0 "$moved" list --models
 check "the reasoner is there" says "^sambay-reasoner .*$tmp/moved"
 check "doctor is content" exits 0 "$moved" doctor
+units=$tmp/moved/lib/systemd/system
+check "the service starts the installed daemon" grep -q '^ExecStart=/usr/bin/vivd$' "$units/vivd.service"
+if command -v systemd-analyze >/dev/null; then
+  sed "s|^ExecStart=.*|ExecStart=$build/vivd|" "$units/vivd.service" >"$tmp/vivd.service"
+  cp "$units/vivd.socket" "$tmp"
+  check "systemd understands the units" sh -c \
+    "cd '$tmp' && systemd-analyze verify --man=no ./vivd.service ./vivd.socket 2>&1 | { ! grep -i vivd; }"
+else
+  echo "ok - systemd understands the units # skipped: systemd-analyze is absent"
+fi
 check "the manual is there" test -s "$tmp/moved/share/man/man1/viv.1"
 check "completions are there" test -s "$tmp/moved/share/bash-completion/completions/viv"
 
