@@ -55,7 +55,7 @@ bench: all badplugins $(BENCHES)
 
 # The peers are built or fetched into BUILD/peers by the first run; JSON lies in BUILD/bench.
 .PHONY: bench-peers bench-context
-## bench-peers  models, convolutions and COCO's evaluation beside other programs only
+## bench-peers  models, tokenizers, convolutions and COCO's evaluation beside other programs only
 bench-peers: all $(BENCHES)
 	@sh tests/bench/peers/setup.sh $(BUILD)/peers encoders
 	@test -d $(BUILD)/peers/smollm2-q8 || $(BUILD)/viv quantize --dtype q8_0 \
@@ -66,6 +66,8 @@ bench-peers: all $(BENCHES)
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/detectors.py $(BUILD)/viv \
 	  $(BUILD)/peers/detectors --json $(BUILD)/bench/detectors.json
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/coco.py $(BUILD)/viv $(BUILD)/peers/coco
+	@$(BUILD)/peers/python/bin/python tests/bench/peers/tokenizers.py $(BUILD) \
+	  $(BUILD)/peers/tokenizers --json $(BUILD)/bench/tokenizers.json
 	@for t in 1 2; do sh tests/bench/bench_conv.sh $(BUILD) $$t; done
 ## bench-context  SambaY beside a Llama of the same size at 2k, 8k and 32k tokens of context
 bench-context: all

@@ -124,6 +124,16 @@ static const char *escape(int32_t c, char buffer[8]) {
   return buffer;
 }
 
+int32_t viv__plain_text(viv_str text) {
+  int32_t n = 0, code;
+  for (size_t i = 0; i < text.len; n++) {
+    int len = viv__utf8_read(text.ptr + i, text.ptr + text.len, &code);
+    if (!len || code < 0x20 || code == '"' || code == '\\') return 0;
+    i += (size_t)len;
+  }
+  return n;
+}
+
 void viv__net_json_text(viv__buf *out, viv_str text) {
   char buffer[8];
   for (size_t i = 0; i < text.len; i++) {

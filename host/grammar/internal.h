@@ -16,13 +16,22 @@ typedef struct viv__edge {
 typedef struct viv__rule {
   int32_t start, end; /* -1 until it is defined */
   bool productive, nullable;
+  bool plain; /* reads one plain character (viv__plain_text), or an escape */
 } viv__rule;
+
+/* A rule several times: the states base.. base + n are the places between, hop k leads from base + k
+ * to base + k + 1. Of a loop the last place leads to itself. */
+typedef struct viv__chain {
+  int32_t base, n, low, rule;
+  bool loop;
+} viv__chain;
 
 struct viv__grammar {
   int32_t *first; /* [n_states] first edge, -1 */
   viv__edge *edges;
   viv__rule *rules;
-  int32_t n_states, cap_states, n_edges, cap_edges, n_rules, cap_rules, root;
+  viv__chain *chains; /* ascending */
+  int32_t n_states, cap_states, n_edges, cap_edges, n_rules, cap_rules, n_chains, cap_chains, root;
   bool failed; /* no memory */
   bool too_large;
 };
@@ -51,7 +60,13 @@ int32_t viv__grammar_wrap(viv__grammar *g, viv__net body); /* a new rule of that
 /* Removes what can't be completed. BAD_INPUT: nothing is left, or left recursion. */
 int32_t viv__grammar_finish(viv__grammar *g, const char *what, viv_error *error);
 
+/* The chain that a state is a place of, or NULL. */
+const viv__chain *viv__grammar_chain(const viv__grammar *g, int32_t state);
+
 /* ---- characters ---- */
+
+/* How many characters the text has when all are plain in JSON: valid UTF-8, no escape needed; else 0. */
+int32_t viv__plain_text(viv_str text);
 
 typedef struct viv__range {
   int32_t low, high;

@@ -29,6 +29,7 @@ void viv__grammar_free(viv__grammar *g) {
   viv__free(g->first);
   viv__free(g->edges);
   viv__free(g->rules);
+  viv__free(g->chains);
   viv__free(g);
 }
 
@@ -108,23 +109,32 @@ viv__net viv__net_or(viv__grammar *g, viv__net a, viv__net b) {
 }
 
 viv__net viv__net_repeat(viv__grammar *g, int32_t rule, int32_t low, int32_t high) {
-  viv__net p = viv__net_empty(g);
-  for (int32_t i = 0; i < low && !g->too_large; i++)
-    p = viv__net_then(g, p, viv__net_rule(g, rule));
-  if (high < 0) {
-    int32_t loop = viv__grammar_state(g), out = viv__grammar_state(g);
-    empty(g, p.to, loop);
-    viv__grammar_edge(g, VIV__EDGE_RULE, loop, loop, 0, 0, rule);
-    empty(g, loop, out);
-    return (viv__net){p.from, out};
-  }
+  bool loop = high < 0;
+  int32_t n = loop ? low : high, base = viv__grammar_state(g);
+  for (int32_t i = 0; i < n && !g->too_large; i++) viv__grammar_state(g);
   int32_t end = viv__grammar_state(g);
-  for (int32_t i = low; i < high && !g->too_large; i++) {
-    empty(g, p.to, end);
-    p = viv__net_then(g, p, viv__net_rule(g, rule));
+  if (g->failed || g->too_large ||
+      !room(g, (void **)&g->chains, &g->cap_chains, g->n_chains, sizeof *g->chains))
+    return (viv__net){0, 0};
+  g->chains[g->n_chains++] = (viv__chain){base, n, low, rule, loop};
+  for (int32_t i = 0; i <= n; i++) {
+    if (i >= low) empty(g, base + i, end);
+    if (i < n || loop)
+      viv__grammar_edge(g, VIV__EDGE_RULE, base + i, i < n ? base + i + 1 : base + i, 0, 0, rule);
   }
-  empty(g, p.to, end);
-  return (viv__net){p.from, end};
+  return (viv__net){base, end};
+}
+
+const viv__chain *viv__grammar_chain(const viv__grammar *g, int32_t state) {
+  int32_t low = 0, high = g->n_chains;
+  while (low < high) {
+    int32_t at = low + (high - low) / 2;
+    if (g->chains[at].base + g->chains[at].n < state)
+      low = at + 1;
+    else
+      high = at;
+  }
+  return low < g->n_chains && g->chains[low].base <= state ? &g->chains[low] : NULL;
 }
 
 void viv__grammar_define(viv__grammar *g, int32_t rule, viv__net body) {

@@ -131,6 +131,7 @@ static int32_t character(struct viv__schema *s) {
     viv__charset all = {0};
     viv__charset_add(&all, 0, 0x10ffff);
     s->character = viv__grammar_wrap(s->g, viv__net_chars(s->g, &all, true));
+    if (s->character < s->g->n_rules) s->g->rules[s->character].plain = true;
     viv__charset_free(&all);
   }
   return s->character;

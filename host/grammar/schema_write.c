@@ -167,39 +167,38 @@ static const viv__nodes *item_schemas(struct viv__schema *s, const viv__spec *sp
 
 static viv__net array_piece(struct viv__schema *s, const viv__spec *spec) {
   viv__grammar *g = s->g;
-  int64_t named = 0, last;
+  int64_t named = 0;
   for (const viv__nodes *a = spec->arrays; a; a = a->next) {
     int64_t n = viv__json_count(viv__json_get(a->node, "prefixItems"));
     if (n > named) named = n;
   }
-  last = spec->max_items >= 0 ? spec->max_items : named > spec->min_items ? named : spec->min_items;
-  if (last > MAX_ITEMS || spec->min_items > MAX_ITEMS) {
+  if (named > MAX_ITEMS || spec->max_items > MAX_ITEMS || spec->min_items > MAX_ITEMS) {
     viv__schema_fail(s, VIV_NEVER, spec->min_items > MAX_ITEMS ? "minItems" : "maxItems",
                      "more than %d is not offered", MAX_ITEMS);
     return viv__net_never(g);
   }
   viv__net open = text(s, "["), close = text(s, "]");
-  int32_t at = open.to;
+  int32_t at = open.to, rest = viv__schema_rule(s, item_schemas(s, spec, named));
   if (!spec->min_items) viv__grammar_edge(g, VIV__EDGE_EMPTY, at, close.from, 0, 0, 0);
-  int32_t rest = viv__schema_rule(s, item_schemas(s, spec, named));
-  for (int64_t i = 0; i <= last && s->status >= 0 && !g->too_large; i++) {
-    bool loop = i == last;
-    if (loop && spec->max_items >= 0) break;
+  /* The items that are listed, one at least, and then the others as often as may be. */
+  int64_t listed = named > 1 ? named : 1, n = 0;
+  if (spec->max_items >= 0 && listed > spec->max_items) listed = spec->max_items;
+  for (; n < listed && s->status >= 0 && !g->too_large; n++) {
     viv__net item =
-        viv__net_rule(g, i < named ? viv__schema_rule(s, item_schemas(s, spec, i)) : rest);
-    if (i) {
-      viv__net comma = spaced(s, ",");
-      viv__grammar_edge(g, VIV__EDGE_EMPTY, at, comma.from, 0, 0, 0);
-      at = comma.to;
-    }
+        viv__net_rule(g, n < named ? viv__schema_rule(s, item_schemas(s, spec, n)) : rest);
+    if (n) item = viv__net_then(g, spaced(s, ","), item);
     viv__grammar_edge(g, VIV__EDGE_EMPTY, at, item.from, 0, 0, 0);
-    if (loop) {
-      viv__net comma = spaced(s, ",");
-      viv__grammar_edge(g, VIV__EDGE_EMPTY, item.to, comma.from, 0, 0, 0);
-      viv__grammar_edge(g, VIV__EDGE_EMPTY, comma.to, item.from, 0, 0, 0);
-    }
     at = item.to;
-    if (i + 1 >= spec->min_items) viv__grammar_edge(g, VIV__EDGE_EMPTY, at, close.from, 0, 0, 0);
+    if (n + 1 >= spec->min_items) viv__grammar_edge(g, VIV__EDGE_EMPTY, at, close.from, 0, 0, 0);
+  }
+  if (n && (spec->max_items < 0 || n < spec->max_items)) {
+    int64_t low = spec->min_items > n ? spec->min_items - n : 0,
+            high = spec->max_items < 0 ? -1 : spec->max_items - n;
+    int32_t further =
+        viv__grammar_wrap(g, viv__net_then(g, spaced(s, ","), viv__net_rule(g, rest)));
+    viv__net more = viv__net_repeat(g, further, (int32_t)low, (int32_t)high);
+    viv__grammar_edge(g, VIV__EDGE_EMPTY, at, more.from, 0, 0, 0);
+    viv__grammar_edge(g, VIV__EDGE_EMPTY, more.to, close.from, 0, 0, 0);
   }
   return (viv__net){open.from, close.to};
 }

@@ -71,9 +71,8 @@ static void token_bytes(const viv__tokenizer *t, int32_t anchor, size_t anchor_l
   viv__free(text);
 }
 
-static viv__token_trie *build_trie(viv_model *m) {
-  const viv__tokenizer *t = m->tokenizer;
-  int32_t n = m->info.vocab_size, known = viv__tokenizer_size(t), anchor = -1;
+viv__token_trie *viv__constraint_trie(const viv__tokenizer *t, int32_t n) {
+  int32_t known = viv__tokenizer_size(t), anchor = -1;
   viv_str *texts = viv__calloc((size_t)n, sizeof *texts);
   viv_arena *arena = viv__arena_new(0);
   viv__token_trie *trie = NULL;
@@ -166,7 +165,7 @@ static void restart(void *context) {
 int32_t viv__constraint_open(viv__task *t, const viv__grammar *g, viv__constraint **out,
                              viv_error *error) {
   viv__engine *e = t->m->engine;
-  if (!e->trie) e->trie = build_trie(t->m);
+  if (!e->trie) e->trie = viv__constraint_trie(t->m->tokenizer, t->m->info.vocab_size);
   viv__constraint *c = e->trie ? viv__calloc(1, sizeof *c) : NULL;
   *out = c;
   if (!c) return VIV_FAIL(error, VIV_NOT_NOW, "grammar", "no memory");

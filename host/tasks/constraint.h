@@ -10,6 +10,9 @@
  * there is neither. Refuses before anything is generated what the grammar's compiler refuses. */
 int32_t viv__constraint_grammar(const viv__task *t, viv__grammar **out, viv_error *error);
 
+/* The bytes that each of n tokens adds to a text. NULL: no memory. */
+viv__token_trie *viv__constraint_trie(const viv__tokenizer *tokenizer, int32_t n);
+
 /* One lane's way through the grammar. The strategy's sampler is guided by one matcher; a second
  * follows what is really emitted, so that a strategy that chooses without the sampler is found out. */
 typedef struct viv__constraint viv__constraint;

@@ -114,3 +114,139 @@ Test(grammar, masks_hold_what_may_follow) {
   viv__token_trie_free(t);
   viv__grammar_free(g);
 }
+
+/* Every mask against every token tried by its bytes: texts that count, lists, nesting, characters in
+ * pieces, with tokens longer and shorter than what places of a chain are told apart by. */
+enum { VOCAB = 900, STEPS = 20 };
+
+static uint32_t random_state = 1;
+static uint32_t draw(uint32_t below) {
+  random_state = random_state * 1664525u + 1013904223u;
+  return (uint32_t)(((uint64_t)random_state * below) >> 32);
+}
+
+static void make_vocabulary(viv_str *texts, char (*text)[64]) {
+  static const char *const pieces[] = {"{\"",
+                                       "\":",
+                                       "\": \"",
+                                       "\", \"",
+                                       "\",",
+                                       "\"}",
+                                       "[",
+                                       "]",
+                                       "],",
+                                       "[{\"",
+                                       "}]",
+                                       ", ",
+                                       "\\n",
+                                       "\\\"",
+                                       "\xc3\xa9",
+                                       "\xe4\xb8\xad",
+                                       "\xe4\xb8",
+                                       "\xad\xe4",
+                                       "\xf0\x9f\x98\x80",
+                                       "a",
+                                       "b",
+                                       "ab",
+                                       "12",
+                                       " "};
+  for (int i = 0; i < VOCAB; i++) {
+    int len = 0, most = i % 9 == 0 ? 40 : 8;
+    if (i < 256) text[i][len++] = (char)i;
+    for (int n = i < 256 ? 0 : 1 + (int)draw((uint32_t)most); n > 0 && len < 50; n--) {
+      const char *piece = pieces[draw(i % 3 ? 24 : 4) + (i % 3 ? 0 : 18)];
+      memcpy(text[i] + len, piece, strlen(piece));
+      len += (int)strlen(piece);
+    }
+    texts[i] = (viv_str){text[i], (size_t)len};
+  }
+}
+
+static void compare_masks(const char *schema, const viv__token_trie *t, const viv_str *texts) {
+  viv__grammar *g = NULL;
+  viv_error error = VIV_ERROR_INIT;
+  int32_t status = *schema == '{' ? viv__grammar_schema(viv__str(schema), &g, &error)
+                                  : viv__grammar_gbnf(viv__str(schema), &g, &error);
+  cr_assert_eq(status, VIV_OK, "%s", error.message);
+  viv__matcher *m = viv__matcher_new(g, t), *plain = viv__matcher_new(g, NULL);
+  for (int round = 0; round < 5; round++) {
+    char so_far[8192];
+    size_t len = 0;
+    viv__matcher_begin(m);
+    for (int step = 0; step < STEPS && viv__matcher_goes_on(m); step++) {
+      const uint64_t *mask = viv__matcher_mask(m);
+      int32_t open = 0;
+      cr_assert_not_null(mask);
+      for (int32_t i = 0; i < VOCAB; i++) {
+        viv__matcher_begin(plain);
+        bool may = viv__matcher_bytes(plain, so_far, len) &&
+                   viv__matcher_bytes(plain, texts[i].ptr, texts[i].len);
+        cr_assert_eq(mask[i / 64] >> (i % 64) & 1, may, "%s: token %d \"%.*s\" after \"%.*s\"",
+                     schema, i, (int)texts[i].len, texts[i].ptr, (int)len, so_far);
+        open += may;
+      }
+      cr_assert_gt(open, 0);
+      int32_t token = -1;
+      for (int32_t pick = (int32_t)draw((uint32_t)open); pick >= 0; pick--) do
+          token++;
+        while (!(mask[token / 64] >> (token % 64) & 1));
+      memcpy(so_far + len, texts[token].ptr, texts[token].len);
+      len += texts[token].len;
+      cr_assert(viv__matcher_token(m, token));
+    }
+  }
+  viv__matcher_free(m);
+  viv__matcher_free(plain);
+  viv__grammar_free(g);
+}
+
+Test(grammar, masks_are_those_of_each_token) {
+  static char text[VOCAB][64];
+  static viv_str texts[VOCAB];
+  static const char *const grammars[] = {
+      "{\"type\":\"string\",\"minLength\":30,\"maxLength\":70}",
+      "{\"type\":\"string\",\"maxLength\":5}",
+      "{\"type\":\"string\",\"minLength\":3}",
+      "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":20},\"b\":{"
+      "\"type\":"
+      "\"array\",\"items\":{\"type\":\"string\",\"maxLength\":9},\"minItems\":20,\"maxItems\":45}}"
+      "}",
+      "{\"type\":\"array\",\"prefixItems\":[{\"type\":\"integer\"},{\"type\":\"boolean\"}],"
+      "\"items\":{\"type\":"
+      "\"string\"},\"minItems\":1,\"maxItems\":30}",
+      "{\"anyOf\":[{\"type\":\"string\",\"maxLength\":1},{\"enum\":[\"aa\",\"ab\",\"aab\",\"baba\","
+      "\"bb\"]}]}",
+      "{\"type\":\"string\",\"pattern\":\"^(?:[ab]{2,24} ){3,30}$\"}",
+      "{}",
+      "root ::= (\"ab\"? [12]?){0,40} \"a\"",
+      "root ::= [^x]{25,40} (\" \" | \"ab\" root)"};
+  random_state = 3;
+  make_vocabulary(texts, text);
+  viv__token_trie *t = viv__token_trie_new(texts, VOCAB);
+  for (size_t i = 0; i < sizeof grammars / sizeof *grammars; i++)
+    compare_masks(grammars[i], t, texts);
+  viv__token_trie_free(t);
+}
+
+/* What would make a network without end is refused, and soon. */
+Test(grammar, schemas_that_explode_are_refused, .timeout = 60) {
+  char text[8192], deep[4096] = "";
+  refused(viv__grammar_schema, "{\"$ref\":\"#\"}", VIV_BAD_INPUT, "", "");
+  refused(viv__grammar_schema,
+          "{\"$defs\":{\"a\":{\"$ref\":\"#/$defs/b\"},\"b\":{\"$ref\":\"#/$defs/a\"}},"
+          "\"$ref\":\"#/$defs/a\"}",
+          VIV_BAD_INPUT, "", "");
+  /* Two choices thirty times over: 2^30 combinations. */
+  size_t n = (size_t)snprintf(text, sizeof text, "{\"allOf\":[");
+  for (int i = 0; i < 30; i++)
+    n += (size_t)snprintf(text + n, sizeof text - n,
+                          "%s{\"anyOf\":[{\"maxLength\":%d},{\"minLength\":%d}]}", i ? "," : "", i,
+                          i);
+  snprintf(text + n, sizeof text - n, "]}");
+  refused(viv__grammar_schema, text, VIV_BAD_INPUT, "", "");
+  /* Objects in objects. */
+  for (int i = 0; i < 150; i++) strcat(deep, "{\"items\":");
+  snprintf(text, sizeof text, "%strue", deep);
+  for (int i = 0; i < 150; i++) strcat(text, "}");
+  refused(viv__grammar_schema, text, VIV_BAD_INPUT, "", "deep");
+}
