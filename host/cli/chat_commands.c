@@ -199,5 +199,10 @@ int viv__chat_command(viv__conversation *c, const char *line) {
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     if (strlen(commands[i].name) == len && !memcmp(line, commands[i].name, len))
       return commands[i].run(c, line + len + strspn(line + len, " \t"));
+  /* A mistyped command is no question; "/usr/bin ..." is one. */
+  if (len > 1 && strspn(line + 1, "abcdefghijklmnopqrstuvwxyz") == len - 1)
+    return fail(
+        c, "there is no command %.*s: /help lists them, \"\"\" before and after a text asks it",
+        (int)(len < 40 ? len : 40), line);
   return VIV__CHAT_NO_COMMAND;
 }

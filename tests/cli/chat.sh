@@ -1,6 +1,6 @@
 #!/bin/sh
-# Conversations: commands, messages of several lines, files, a terminal with Ctrl-C; and the golden
-# cases of chat templates.
+# Conversations: commands, messages of several lines, files; and the golden cases of chat templates.
+# terminal.sh is the same on a terminal.
 . tests/cli/lib.inc
 
 check "the kept chat templates hold" exits 0 "$viv" golden --quiet tests/goldens/chat-template/*
@@ -27,6 +27,8 @@ check "comes first" jq -e '.messages[0] == {role: "system", content: "Be brief."
 check "lines that go on" talk 'What is \\\n2 + 3?\n"""\nWhat is\n2 + 3?\n"""\n/save '"$tmp"'/lines.json\n'
 check "are one message" jq -e '[.messages[] | select(.role == "user").content]
   == ["What is \n2 + 3?", "What is\n2 + 3?"]' "$tmp/lines.json"
+check "an unknown command" sh -c "printf '/sav x\n' | '$viv' chat sambay-reasoner 2>'$tmp/err'; test \$? -eq 5"
+check "is no question" complains "no command /sav"
 check "/reset" talk "What is 2 + 3?\\n/reset\\n/save $tmp/reset.json\\n"
 check "forgets" jq -e '.messages == []' "$tmp/reset.json"
 echo '{"a": 1}' >"$tmp/other.json"
@@ -46,47 +48,4 @@ echo '{% include "x" %}' >"$tmp/story/chat_template.jinja"
 check "a template that can't be served" exits 3 "$viv" chat "$tmp/story"
 check "is refused with its place" complains 'chat_template.jinja, line 1, column 4: .*include'
 echo '{{ messages[-1].content }}' >"$tmp/story/chat_template.jinja"
-
-# A terminal: what is typed, Ctrl-C in an answer, Ctrl-D at the end.
-cat >"$tmp/terminal.py" <<'END'
-import os, pty, select, sys, time
-pid, fd = pty.fork()
-if not pid:
-    os.environ["TERM"] = "xterm"
-    os.execv(sys.argv[1], [sys.argv[1], "chat", "--ignore-eos", "-n", "100000", sys.argv[2]])
-seen = b""
-def until(what, seconds=30):
-    global seen
-    end = time.time() + seconds
-    while what not in seen:
-        ready, _, _ = select.select([fd], [], [], max(0, end - time.time()))
-        if not ready: sys.exit("no %r in %r" % (what, seen[-2000:]))
-        try: seen += os.read(fd, 4096)
-        except OSError: sys.exit("ended without %r: %r" % (what, seen[-2000:]))
-    seen = seen[seen.index(what) + len(what):]
-until(b"> ")
-os.write(fd, b"Once upon a time\r")
-until(b" the ")
-os.write(fd, b"\x03")
-until(b"cancelled; the answer so far is kept")
-until(b"> ")
-os.write(fd, b"/params max_new_tokens=5\r")
-until(b"max_new_tokens=5")
-until(b"> ")
-os.write(fd, b"Onec\x7f\x7fce upon\r")
-until(b"[5 tokens, ")
-until(b"tokens/s]")
-until(b"> ")
-os.write(fd, b"\x04")
-end = time.time() + 20
-while time.time() < end:
-    try: data = os.read(fd, 4096)
-    except OSError: break
-    if not data: break
-_, status = os.waitpid(pid, 0)
-sys.exit(os.waitstatus_to_exitcode(status))
-END
-if command -v python3 >/dev/null; then
-  check "a terminal: Ctrl-C stops an answer, Ctrl-D ends" timeout 120 python3 "$tmp/terminal.py" "$viv" "$tmp/story"
-fi
 finish

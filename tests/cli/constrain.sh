@@ -1,5 +1,5 @@
 #!/bin/sh
-# Answers by a schema or a grammar, log probabilities, beams; and the listed golden cases.
+# Answers by a schema or a grammar, log probabilities, beams, seeds; and the listed golden cases.
 . tests/cli/lib.inc
 model=$stories
 
@@ -48,6 +48,15 @@ for end in "" --ignore-eos; do
   check "beams by a grammar $end" exits 0 "$viv" run $end -p num_beams=4 --grammar "$tmp/rule.gbnf" $model Once
   check "obey it" grep -Eqx '[A-Z][a-z]{3,5} is (big|small)\.' "$tmp/out"
 done
+# One seed, one text: on every set of kernels that this machine has.
+check "a seed" sh -c "'$viv' run --temp 0.9 --seed 42 -n 60 $model 'Once upon' >'$tmp/seeded'"
+for cpu in portable avx2 avx512; do
+  VIV_CPU=$cpu "$viv" run --temp 0.9 --seed 42 -n 60 $model 'Once upon' >"$tmp/out" 2>"$tmp/err" ||
+    { complains "instruction set" >/dev/null && continue; }
+  check "gives the same text with $cpu" cmp "$tmp/seeded" "$tmp/out"
+done
+check "another seed" sh -c "'$viv' run --temp 0.9 --seed 43 -n 60 $model 'Once upon' >'$tmp/out'"
+check "another one" sh -c "! cmp -s '$tmp/seeded' '$tmp/out'"
 check "top log probabilities" sh -c \
   "'$viv' run --json -n 3 -p top_logprobs=2 $model Once | jq -s '.' >'$tmp/out'"
 check "are there for every token" jq -e '[.[] | select(.name == "top_logprobs")][0]
