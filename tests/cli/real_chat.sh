@@ -18,22 +18,26 @@ begin, end = json.loads(data[8 : 8 + size])[sys.argv[1] + ".greedy_text_bytes"][
 print(data[8 + size + begin : 8 + size + end].decode().replace("<|im_end|>", ""))
 END
 }
-# The golden's numbers are of float32; quantised weights are read as such with --dtype f32.
-answer() { # the golden's name, chat's options; the lines are the standard input
-  wanted=$1
-  shift
-  official "$wanted" >"$tmp/want"
-  timeout 250 "$viv" chat --temp 0 -n 64 --dtype f32 "$@" "$model" >"$tmp/out" 2>"$tmp/err" || { cat "$tmp/err"; return 1; }
-  tail -n 1 "$tmp/out" >"$tmp/last"
-  diff "$tmp/want" "$tmp/last"
-}
-echo "What is gravity? Answer in one sentence." |
-  check "the template's own system message" answer chat-default
-echo "Name a colour of the sky on a clear day." |
-  check "a system message" answer chat-system --system "You answer with one word."
+# One session, so that the weights are read once. The golden's numbers are of float32.
 cat >"$tmp/talk.json" <<'END'
-{"viv_chat": 1, "params": {"max_new_tokens": 64}, "messages": [{"role": "user", "content": "My name is Ada."},
- {"role": "assistant", "content": "Nice to meet you, Ada."}]}
+{"viv_chat": 1, "params": {"temperature": 0, "max_new_tokens": 64}, "messages": [
+ {"role": "user", "content": "My name is Ada."}, {"role": "assistant", "content": "Nice to meet you, Ada."}]}
 END
-printf '/resume %s\nWhat is my name?\n' "$tmp/talk.json" | check "a resumed conversation" answer chat-turns
+cat >"$tmp/lines" <<END
+What is gravity? Answer in one sentence.
+/reset
+/system You answer with one word.
+Name a colour of the sky on a clear day.
+/resume $tmp/talk.json
+What is my name?
+END
+check "a session" sh -c \
+  "timeout 280 '$viv' chat --json --temp 0 -n 64 --dtype f32 '$model' <'$tmp/lines' >'$tmp/out' 2>'$tmp/err'"
+answer() { # its number, the golden's name
+  official "$2" >"$tmp/want"
+  jq -s -r ".[$1].content" "$tmp/out" | diff "$tmp/want" -
+}
+check "the template's own system message" answer 0 chat-default
+check "a system message" answer 1 chat-system
+check "a resumed conversation" answer 2 chat-turns
 finish
