@@ -232,6 +232,7 @@ int viv__cmd_decode(int argc, char **argv) {
     viv_error error = VIV_ERROR_INIT;
     d.model = args[0];
     d.in = args[1];
+    viv__local = true; /* streams do not cross to a daemon */
     viv__interrupt_catch();
     int32_t status = decode(&d, &error);
     code = status < 0 ? viv__report(d.json, d.in, status, &error) : VIV__EXIT_OK;

