@@ -69,13 +69,8 @@ Test(tokenizer_files, bert_vocabulary) {
   viv__tokenizer_close(t);
 }
 
-<<<<<<< HEAD
 /* A sentencepiece model of the pieces <unk> <s> </s> ▁ a b ab ▁ab (as "kind": 1 Unigram, 2 BPE; 4, the
  * one of characters, has the first six). */
-=======
-/* A sentencepiece model of the pieces <unk> <s> </s> ▁ a b ab ▁ab (as "kind", 1
- * Unigram, 2 BPE). */
->>>>>>> text
 static size_t sentencepiece(char kind, char *out) {
   static const struct {
     const char *text;
