@@ -6,6 +6,8 @@ set -u
 unset MAKEFLAGS MAKELEVEL MFLAGS
 build=${1:-build}
 export VIV_TEST_PLUGINS=$build/plugins VIV_TEST_BAD=$build/badplugins VIV_TEST_BUILD=$build
+# Cases without weights of their own are judged on the zoo's models.
+export VIV_ZOO="$PWD/zoo"
 XDG_CACHE_HOME=$(mktemp -d)
 export XDG_CACHE_HOME
 log=$(mktemp)

@@ -87,4 +87,7 @@ bool viv__golden_grammars(viv__golden_case *c);
  * that failed, and the case knows why); likewise. */
 bool viv__golden_strategies(viv__golden_case *c, viv_model *(*open)(void *), void *context);
 
+/* golden_segments.c: the listed probabilities and the stretches of time they mean; likewise. */
+bool viv__golden_segments(viv__golden_case *c, viv_model *(*open)(void *), void *context);
+
 #endif

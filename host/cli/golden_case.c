@@ -136,6 +136,16 @@ static void find_model(viv__golden_case *c) {
   }
 }
 
+/* What a list of cases without a model is judged on: the zoo's model of the system's name. NULL: none. */
+static char *system_model(const viv__golden_case *c) {
+  const char *system = text_of(c->meta, "system");
+  if (!*system || !*text_of(c->meta, "cases")) return NULL;
+  char *beside = viv__textf("models/%s", system);
+  char *path = shared_model(c->dir, beside);
+  viv__free(beside);
+  return path;
+}
+
 static void open_tensors(viv__golden_case *c, const char *name, viv__safetensors **out) {
   viv_error error = VIV_ERROR_INIT;
   char *path = viv__need(viv__path_join(c->dir, name));
@@ -164,10 +174,10 @@ void viv__golden_open(const char *dir, viv__golden_case *c) {
   }
   open_tensors(c, "inputs.safetensors", &c->inputs);
   open_tensors(c, "outputs.safetensors", &c->outputs);
-  if (c->state == VIV__GOLDEN_OK && viv__golden_has_calls(c))
+  if (c->state == VIV__GOLDEN_OK && (viv__golden_has_calls(c) || *text_of(c->meta, "model")))
     find_model(c);
-  else if (c->state == VIV__GOLDEN_OK && *text_of(c->meta, "model"))
-    find_model(c);
+  else if (c->state == VIV__GOLDEN_OK)
+    c->model = system_model(c);
 }
 
 void viv__golden_close(viv__golden_case *c) {

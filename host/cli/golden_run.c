@@ -377,7 +377,8 @@ void viv__golden_run(viv__golden_case *c, const viv__golden_options *o) {
   if (calls && open_model(&r)) run_calls(&r);
   if (*list && c->state != VIV__GOLDEN_FAILED) {
     bool judged = viv__golden_templates(c) || viv__golden_samplings(c) || viv__golden_grammars(c) ||
-                  viv__golden_strategies(c, opened, &r) || viv__golden_texts(c, r.model);
+                  viv__golden_strategies(c, opened, &r) || viv__golden_segments(c, opened, &r) ||
+                  viv__golden_texts(c, r.model);
     if (!judged && !calls)
       viv__golden_refuse(c, VIV__GOLDEN_SKIPPED, "%s: cases not judged by this runner", list);
     else if (!judged)
