@@ -46,7 +46,7 @@ static void load_step(nn_loader *l, const struct u3_model *m, int32_t width, int
                        .transposed = upwards};
   u3_load_unit(l, &m->style, upwards ? "up_conv" : "down_conv", "bn1", move, &w->move);
   for (int32_t i = 0; i < (upwards ? up_units : down_units)[level]; i++) {
-    char name[16];
+    char name[32];
     snprintf(name, sizeof name, "ops.%d.", (int)i);
     load_wide(l, m, name, width, width, v->bias && !upwards, &w->unit[i]);
   }
