@@ -11,7 +11,7 @@
 #include "depth/picture.h"
 #include "nn/vit.h"
 
-enum { DEPTH_MODEL_BYTES = 1 << 14 };
+enum { DEPTH_MODEL_BYTES = 1 << 17 };
 
 struct depth_model;
 
@@ -29,12 +29,15 @@ struct depth_variant {
 
 extern const struct depth_variant depth_anything;
 extern const struct depth_variant depth_anything_hf;
+extern const struct depth_variant depth_endodac;
 
 struct depth_model {
   nn_net net;
   const struct depth_variant *variant;
   bool weightless;
-  bool metric; /* lengths; else inverse depth up to a scale and a shift */
+  const char
+      *kind; /* "metric": lengths; "scaled": lengths up to a scale; "inverse": inverse depth up
+                       to a scale and a shift */
   char about[320];
 };
 

@@ -18,7 +18,8 @@ struct anything {
   depth_rules rules;
   int32_t level[DPT_LEVELS]; /* the blocks whose results the head reads */
   bool normed;               /* after the last norm */
-  float most;                /* max_depth: what the head's result is multiplied with */
+  bool metric;
+  float most; /* max_depth: what the head's result is multiplied with */
 };
 _Static_assert(sizeof(struct anything) <= DEPTH_MODEL_BYTES, "plan's room");
 
@@ -47,8 +48,9 @@ static void four(nn_config *k, const char *key, int32_t out[DPT_LEVELS], int64_t
 
 static void read_kind(nn_config *k, struct anything *m) {
   viv_str kind = nn_text(k, "depth_estimation_type", "relative");
-  m->base.metric = nn_is(kind, "metric");
-  if (!m->base.metric && !nn_is(kind, "relative"))
+  m->metric = nn_is(kind, "metric");
+  m->base.kind = m->metric ? "metric" : "inverse";
+  if (!m->metric && !nn_is(kind, "relative"))
     fail(k, "depth_estimation_type must be relative or metric");
 }
 
@@ -71,7 +73,7 @@ static void official_config(nn_config *k, const viv_model_source *source, struct
   const struct size *s = NULL;
   (void)source;
   read_kind(k, m);
-  m->most = m->base.metric ? (float)nn_num(k, "max_depth", 20, 1e-6, 1e9) : 1;
+  m->most = m->metric ? (float)nn_num(k, "max_depth", 20, 1e-6, 1e9) : 1;
   m->rules = depth_official_rules(518, 14);
   m->normed = true;
   if (b->weightless) return;
@@ -260,7 +262,7 @@ static nn_map network(nn_pass *p, const depth_batch *in) {
     at++;
   }
   dpt_fuse(p, &m->head, level, path);
-  nn_map last = dpt_output(p, &m->head, &path[0], size, m->base.metric ? VIV_SIGMOID : VIV_RELU);
+  nn_map last = dpt_output(p, &m->head, &path[0], size, m->metric ? VIV_SIGMOID : VIV_RELU);
   int64_t total = nn_elements(&out);
   k->scale_shift(k, last.x, &m->most, NULL, 1, 1, total, out.x);
   nn_release(p, mark);

@@ -87,7 +87,7 @@ void dpt_load(nn_loader *l, dpt_head *head, bool output) {
 
 void dpt_tap(nn_pass *p, const nn_map *x, const char *format, int32_t number) {
   char name[64];
-  snprintf(name, sizeof name, format, (int)number); /* formats of this plugin, one %d each */
+  snprintf(name, sizeof name, format, (int)number);
   if (!nn_taps(p, "%s", name)) return;
   nn_mark mark = nn_here(p);
   nn_map y = nn_to_layout(p, x, VIV_CHANNELS_FIRST);

@@ -56,7 +56,7 @@ void dpt_fuse(nn_pass *p, const dpt_head *head, const nn_map level[DPT_LEVELS],
 /* [batch, 1, size] of the finest path; act: of the last convolution. */
 nn_map dpt_output(nn_pass *p, const dpt_head *head, const nn_map *path, const int32_t size[2],
                   int32_t act);
-/* A map as official code has it, channels first. */
+/* A map as official code has it, channels first. format: of this plugin, at most one %d. */
 void dpt_tap(nn_pass *p, const nn_map *x, const char *format, int32_t number);
 
 #endif

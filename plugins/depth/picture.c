@@ -6,6 +6,10 @@
 
 enum { SIDE_MAX = 1 << 13, PICTURE_MAX = 1 << 16 };
 
+/* Pillow's numbers of its filters. */
+static const int32_t pillow[] = {VIV_NEAREST, VIV_LANCZOS, VIV_LINEAR,
+                                 VIV_CUBIC,   VIV_BOX,     VIV_HAMMING};
+
 depth_rules depth_official_rules(int64_t side, int64_t multiple) {
   return (depth_rules){.height = side,
                        .width = side,
@@ -20,8 +24,6 @@ depth_rules depth_official_rules(int64_t side, int64_t multiple) {
 }
 
 void depth_read_rules(nn_config *k, const viv_model_source *source, depth_rules *how) {
-  static const int32_t pillow[] = {VIV_NEAREST, VIV_LANCZOS, VIV_LINEAR,
-                                   VIV_CUBIC,   VIV_BOX,     VIV_HAMMING};
   const viv_json *file =
       k->host->checkpoint_file(source->checkpoint, nn_str("preprocessor_config.json"));
   if (!file || k->status) return;
@@ -100,14 +102,13 @@ void depth_size_of(nn_pass *p, const depth_rules *how, const depth_picture *from
   size[1] = (int32_t)width;
 }
 
-/* Bytes, resized by Pillow's rules where the size differs. */
-static const uint8_t *resized(nn_pass *p, const depth_rules *how, const depth_picture *from,
-                              const int32_t size[2]) {
+const uint8_t *depth_bytes(nn_pass *p, int32_t filter, const depth_picture *from,
+                           const int32_t size[2]) {
   const viv_compute *c = nn_compute_of(p);
   if (size[0] == from->height && size[1] == from->width) return from->x;
   viv_resize_u8 a = {.struct_size = sizeof a,
                      .form = VIV_RESIZE_PILLOW,
-                     .filter = how->filter,
+                     .filter = filter,
                      .height = from->height,
                      .width = from->width,
                      .channels = 3,
@@ -131,7 +132,7 @@ void depth_prepare(nn_pass *p, const depth_rules *how, const depth_picture *from
       table[k][v] = (float)value;
     }
   nn_mark mark = nn_here(p);
-  const uint8_t *x = how->bytes ? resized(p, how, from, size) : from->x;
+  const uint8_t *x = how->bytes ? depth_bytes(p, how->filter, from, size) : from->x;
   bool same = how->bytes || (size[0] == from->height && size[1] == from->width);
   int64_t n = same ? (int64_t)size[0] * size[1] : (int64_t)from->height * from->width;
   /* Normalising before the resize is the same: the filter's weights sum to 1. */
@@ -163,4 +164,70 @@ float *depth_restore(nn_pass *p, const depth_rules *how, const float *map, const
               .layout = VIV_CHANNELS_FIRST};
   int32_t to[2] = {height, width};
   return nn_resize_map(p, how->back_cubic ? VIV_CUBIC : VIV_LINEAR, !how->back_cubic, to, &x).x;
+}
+
+depth_batch depth_frames(nn_pass *p, const char *name, const int32_t size[2], bool tap) {
+  depth_batch b = {nn_count(p, name), size[0], size[1], NULL};
+  int32_t filter = pillow[nn_param_int(p, "resample", 1, 0, 5)];
+  float factor = (float)nn_param_num(p, "rescale_factor", 1.0 / 255, 1e-12, 1e12);
+  int64_t cells = (int64_t)size[0] * size[1];
+  if (b.n < 1) nn_stop(p, VIV_BAD_INPUT, name, "is missing: this task needs a picture");
+  b.pixels = nn_room(p, b.n * 3 * cells);
+  nn_mark mark = nn_here(p);
+  float *bytes = nn_room(p, b.n * 3 * cells); /* as they are, for the tap */
+  for (int32_t i = 0; i < b.n; i++) {
+    depth_picture from = depth_picture_at(p, name, i);
+    nn_mark inner = nn_here(p);
+    nn_pass_poll(p);
+    const uint8_t *x = depth_bytes(p, filter, &from, size);
+    float *y = b.pixels + i * 3 * cells;
+    for (int64_t at = 0; at < 3 * cells; at++) {
+      bytes[i * 3 * cells + at] = x[at];
+      y[at % 3 * cells + at / 3] = (float)x[at] * factor;
+    }
+    nn_release(p, inner);
+  }
+  if (tap) nn_tap(p, bytes, NN_DIMS(b.n, size[0], size[1], 3), "resized");
+  nn_release(p, mark);
+  return b;
+}
+
+nn_map depth_map_of(const depth_batch *b, int32_t channels) {
+  return (nn_map){.x = b->pixels,
+                  .batch = b->n,
+                  .channels = channels,
+                  .dims = 2,
+                  .size = {b->height, b->width, 1},
+                  .layout = VIV_CHANNELS_FIRST};
+}
+
+/* ---- disparity ---- */
+
+float *depth_scaled(nn_pass *p, const float *disp, int64_t n, double nearest, double farthest) {
+  float *y = nn_room(p, n);
+  float low = (float)(1 / farthest), span = (float)(1 / nearest - 1 / farthest);
+  for (int64_t i = 0; i < n; i++) y[i] = low + span * disp[i];
+  return y;
+}
+
+float *depth_inverse(nn_pass *p, const float *x, int64_t n) {
+  float *y = nn_room(p, n);
+  for (int64_t i = 0; i < n; i++) y[i] = 1 / x[i];
+  return y;
+}
+
+void depth_give(nn_pass *p, const char *name, const nn_map *depth, float factor) {
+  for (int32_t i = 0; i < depth->batch; i++) {
+    depth_picture from = depth_picture_at(p, name, i);
+    if (!nn_wants_result(p, "depth.%d", (int)i)) continue;
+    nn_mark mark = nn_here(p);
+    nn_map one = *depth;
+    int32_t to[2] = {from.height, from.width};
+    one.x += i * nn_space(depth);
+    one.batch = 1;
+    nn_map y = nn_resize_map(p, VIV_LINEAR, false, to, &one);
+    for (int64_t k = 0; k < nn_space(&y); k++) y.x[k] *= factor;
+    nn_result(p, VIV_F32, y.x, NN_DIMS(from.height, from.width), "depth.%d", (int)i);
+    nn_release(p, mark);
+  }
 }

@@ -39,6 +39,20 @@ void depth_size_of(nn_pass *p, const depth_rules *how, const depth_picture *from
 /* pixels [3, size] of one picture. */
 void depth_prepare(nn_pass *p, const depth_rules *how, const depth_picture *from,
                    const int32_t size[2], float *pixels);
+/* Bytes [size, 3] by Pillow's rules; the picture's own where the size is that already. filter: enum
+ * viv_filter. */
+const uint8_t *depth_bytes(nn_pass *p, int32_t filter, const depth_picture *from,
+                           const int32_t size[2]);
+/* All pictures of that name at one size, values in [0, 1]: Pillow's Lanczos filter and a factor of
+ * 1 / 255, or `resample` and `rescale_factor` of the request. tap: the bytes as `resized`. */
+depth_batch depth_frames(nn_pass *p, const char *name, const int32_t size[2], bool tap);
+nn_map depth_map_of(const depth_batch *b, int32_t channels);
+/* 1 / farthest + (1 / nearest - 1 / farthest) disp. Official: disp_to_depth of Monodepth2. */
+float *depth_scaled(nn_pass *p, const float *disp, int64_t n, double nearest, double farthest);
+float *depth_inverse(nn_pass *p, const float *x, int64_t n); /* 1 / x */
+/* depth [batch, 1, h, w] times the factor as depth.i at the size of picture i of that name, linear
+ * between the centres of pixels as OpenCV. */
+void depth_give(nn_pass *p, const char *name, const nn_map *depth, float factor);
 /* map [size] as [height, width]. */
 float *depth_restore(nn_pass *p, const depth_rules *how, const float *map, const int32_t size[2],
                      int32_t height, int32_t width);

@@ -5,7 +5,8 @@
 #include "depth/depth.h"
 
 /* A new variant is a file and a row. */
-static const struct depth_variant *const variants[] = {&depth_anything, &depth_anything_hf};
+static const struct depth_variant *const variants[] = {&depth_anything, &depth_anything_hf,
+                                                       &depth_endodac};
 
 static int32_t read_model(const viv_host *host, const viv_model_source *source,
                           struct depth_model *m, const struct depth_variant *variant,
@@ -50,7 +51,7 @@ static int32_t plan(const viv_host *host, const viv_model_source *source, viv_me
 
 static void describe(struct depth_model *m) {
   int n = snprintf(m->about, sizeof m->about, "{\"family\":\"%s\",\"depth\":\"%s\",\"tasks\":[",
-                   m->variant->model_type, m->metric ? "metric" : "inverse");
+                   m->variant->model_type, m->kind);
   for (const nn_task *t = m->net.tasks; t->name && n < (int)sizeof m->about; t++)
     n += snprintf(m->about + n, sizeof m->about - (size_t)n, "%s\"%s\"",
                   t == m->net.tasks ? "" : ",", t->name);

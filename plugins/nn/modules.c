@@ -189,6 +189,7 @@ void nn_load_conv(nn_loader *l, const char *name, const nn_conv_spec *s, nn_conv
                     .dims = d.dims,
                     .in = s->in,
                     .out = s->out,
+                    .pad_kind = s->pad_kind,
                     .output_pad = s->output_pad,
                     .transposed = s->transposed};
   memcpy(conv->kernel, d.kernel, sizeof conv->kernel);
@@ -297,7 +298,9 @@ void nn_conv_to(nn_pass *p, const nn_conv *m, int32_t act, const float *residual
                 .weight = m->w,
                 .x_layout = x->layout,
                 .out_layout = out->layout,
+                .pad = m->pad_kind,
                 .act = act,
+                .act_param = act == VIV_ELU ? 1 : 0,
                 .x = x->x,
                 .residual = residual,
                 .out = out->x};

@@ -55,6 +55,7 @@ typedef struct nn_conv_spec {
   int32_t groups;                        /* 0: 1 */
   int32_t kernels[3], strides[3], dilations[3], pads[3];
   bool list_pad;
+  int32_t pad_kind; /* enum viv_pad */
   bool bias;
   bool transposed;
   int32_t output_pad;
@@ -71,6 +72,7 @@ typedef struct nn_conv {
   viv_conv_weight *w;
   int32_t dims, in, out;
   int32_t kernel[3], stride[3], dilation[3], pad[3];
+  int32_t pad_kind; /* enum viv_pad */
   int32_t output_pad;
   bool transposed;
 } nn_conv;
@@ -101,7 +103,8 @@ nn_map nn_new_map(nn_pass *p, int32_t batch, int32_t channels, int32_t dims, con
                   int32_t layout);
 /* The result's shape, without its memory. layout -1: that of x. */
 nn_map nn_conv_shape(nn_pass *p, const nn_conv *conv, const nn_map *x, int32_t layout);
-/* act(conv(x) + residual) into out, which has nn_conv_shape's form; residual NULL: none. */
+/* act(conv(x) + residual) into out, which has nn_conv_shape's form; residual NULL: none. An ELU has
+ * alpha 1. */
 void nn_conv_to(nn_pass *p, const nn_conv *conv, int32_t act, const float *residual,
                 const nn_map *x, nn_map *out);
 /* The same with room for the result. */

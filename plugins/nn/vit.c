@@ -113,8 +113,8 @@ static void load_block(nn_loader *l, const nn_vit_config *c, nn_vit_block *w) {
     nn_load_linear(l, n->value, d, d, c->bias, &w->value);
   }
   nn_load_linear(l, n->out, d, d, true, &w->out);
-  nn_load_linear(l, n->up, c->swiglu ? 2 * c->ff : c->ff, d, true, &w->up);
-  nn_load_linear(l, n->down, d - c->expert_features, c->ff, true, &w->down);
+  nn_load_lora_linear(l, n->up, c->swiglu ? 2 * c->ff : c->ff, d, true, &c->lora, &w->up);
+  nn_load_lora_linear(l, n->down, d - c->expert_features, c->ff, true, &c->lora, &w->down);
   for (int32_t e = 0; e < c->experts; e++) {
     nn_linear none = {0};
     size_t outer = nn_in(l, "%s.%d.", n->experts, (int)e);

@@ -24,6 +24,7 @@
 #ifndef PLUGINS_NN_VIT_H
 #define PLUGINS_NN_VIT_H
 
+#include "nn/lora.h"
 #include "nn/modules.h"
 
 enum { NN_VIT_MAX_LAYERS = 256 };
@@ -72,6 +73,7 @@ typedef struct nn_vit_config {
   bool swiglu;
   int32_t resize;                   /* enum nn_vit_resize */
   int32_t experts, expert_features; /* ViTPose+; 0: none */
+  nn_lora lora;                     /* of the MLP's matrices */
   float eps;
   const nn_vit_names *names;
 } nn_vit_config;

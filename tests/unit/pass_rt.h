@@ -39,7 +39,7 @@ static inline void add_data(inputs *in, const char *name, int32_t dtype, const v
 }
 
 /* A picture's file. */
-static inline void add_image(inputs *in, const char *path) {
+static inline void add_named_image(inputs *in, const char *name, const char *path) {
   viv_error e = VIV_ERROR_INIT;
   char *bytes = NULL;
   size_t n = 0;
@@ -47,8 +47,12 @@ static inline void add_image(inputs *in, const char *path) {
   cr_assert_lt(in->n, MAX_INPUTS);
   in->value[in->n++] = (viv_value){.struct_size = sizeof(viv_value),
                                    .kind = VIV_KIND_IMAGE,
-                                   .name = viv__str("image"),
+                                   .name = viv__str(name),
                                    .bytes = {bytes, n}};
+}
+
+static inline void add_image(inputs *in, const char *path) {
+  add_named_image(in, "image", path);
 }
 
 static inline void run_in_session(viv_model *m, viv_session *session, const char *task, inputs *in,

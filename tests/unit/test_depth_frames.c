@@ -1,0 +1,104 @@
+/* Depth and motion of cameras that move or come in pairs: what the networks make of frames of any
+ * size, and what a folder or a request says wrongly. */
+#include <math.h>
+
+#include "changed_model.h"
+#include "pass_rt.h"
+
+#define ENDO "tests/goldens/endo3dac/tiny"
+#define FRAME ENDO "/frame_0.png"
+#define OTHER ENDO "/other_0.png"
+
+static const float *floats_of(const results *r, const char *name) {
+  return result_of(r, name)->data;
+}
+
+static void expect_shape(const results *r, const char *name, int64_t height, int64_t width) {
+  const viv_tensor *t = result_of(r, name);
+  cr_assert_eq(t->shape[t->ndim - 2], height);
+  cr_assert_eq(t->shape[t->ndim - 1], width);
+  for (uint64_t i = 0; i < t->bytes / 4; i++) cr_assert(isfinite(((float *)t->data)[i]));
+}
+
+static void run_pair(viv_model *m, const char *task, const char *names[2], const char *paths[2],
+                     results *r) {
+  inputs in = {0};
+  for (int i = 0; i < 2; i++) add_named_image(&in, names[i], paths[i]);
+  run_task(m, task, &in, NULL, r);
+  cr_assert_eq(r->status, VIV_OK, "%s: %s", r->error.where, r->error.message);
+  free_inputs(&in);
+}
+
+static const char *const times[] = {"frame_0", "frame_1"};
+
+/* T and T_inverted undo one another; a picture against itself is told apart from another one. */
+Test(depth_frames, motions_have_inverses) {
+  viv_model *m = load(open_runtime(), ENDO);
+  results r, same;
+  run_pair(m, "pose", (const char *[]){times[0], times[1]}, (const char *[]){FRAME, OTHER}, &r);
+  run_pair(m, "pose", (const char *[]){times[0], times[1]}, (const char *[]){FRAME, FRAME}, &same);
+  const float *a = floats_of(&r, "T"), *b = floats_of(&r, "T_inverted");
+  for (int i = 0; i < 4; i++)
+    for (int j = 0; j < 4; j++) {
+      double sum = 0;
+      for (int k = 0; k < 4; k++) sum += (double)a[4 * i + k] * (double)b[4 * k + j];
+      cr_assert(fabs(sum - (i == j)) < 1e-5, "row %d, column %d: %g", i, j, sum);
+    }
+  cr_assert(memcmp(a, floats_of(&same, "T"), 64), "both pairs have the same motion");
+  const float *k = floats_of(&r, "K");
+  cr_assert(k[0] > 0 && k[5] > 0 && k[10] == 1 && k[15] == 1 && k[1] == 0);
+  free_results(&r);
+  free_results(&same);
+}
+
+Test(depth_frames, a_batch_is_what_each_picture_is_alone) {
+  viv_model *m = load(open_runtime(), ENDO);
+  inputs one = {0}, both = {0};
+  results a, b;
+  add_image(&one, OTHER);
+  add_image(&both, FRAME);
+  add_image(&both, OTHER);
+  run_task(m, "depth", &one, NULL, &a);
+  run_task(m, "depth", &both, NULL, &b);
+  expect_shape(&b, "depth.0", 61, 90);
+  const viv_tensor *x = result_of(&a, "depth.0"), *y = result_of(&b, "depth.1");
+  cr_assert_eq(x->bytes, y->bytes);
+  for (uint64_t i = 0; i < x->bytes / 4; i++) {
+    float u = ((float *)x->data)[i], v = ((float *)y->data)[i];
+    cr_assert(fabsf(u - v) <= 1e-5f * fabsf(u), "%g and %g", (double)u, (double)v);
+  }
+  free_results(&a);
+  free_results(&b);
+  free_inputs(&one);
+  free_inputs(&both);
+}
+
+Test(depth_frames, bad_frames_are_refused) {
+  viv_model *m = load(open_runtime(), ENDO);
+  inputs none = {0}, single = {0}, uneven = {0};
+  add_named_image(&single, "frame_0", FRAME);
+  add_named_image(&uneven, "frame_0", FRAME);
+  add_named_image(&uneven, "frame_0", FRAME);
+  add_named_image(&uneven, "frame_1", OTHER);
+  expect_error(m, "depth", &none, NULL, VIV_BAD_INPUT, "missing");
+  expect_error(m, "pose", &single, NULL, VIV_BAD_INPUT, "frame_1");
+  expect_error(m, "pose", &uneven, NULL, VIV_BAD_INPUT, "and 2 of");
+  expect_error(m, "pose", &uneven, "{\"resample\":9}", VIV_BAD_INPUT, "resample");
+  free_inputs(&single);
+  free_inputs(&uneven);
+}
+
+Test(depth_frames, checkpoints_that_do_not_fit_say_why) {
+  viv_runtime *rt = open_runtime();
+  refuse_model(rt, ENDO, "\"dvlora\"", "\"none\"", "lora_A");
+  refuse_model(rt, ENDO, "\"dvlora\"", "\"lora\"", "lora_U");
+  refuse_model(rt, ENDO, "\"dvlora\"", "\"dora\"", "dvlora, lora or none");
+  refuse_model(rt, ENDO, "\"r\": 3", "\"r\": 4", "lora_A is [3, 24]");
+  refuse_model(rt, ENDO, "\"depth\": 5", "\"depth\": 4", "must ascend below");
+  refuse_model(rt, ENDO, "\"include_cls_token\": true", "\"include_cls_token\": false", "grid");
+  refuse_model(rt, ENDO, "\"num_layers\": 18", "\"num_layers\": 19", "18, 34, 50");
+  refuse_model(rt, ENDO, "\"num_layers\": 18", "\"num_layers\": 34", "layer1.2");
+  refuse_model(rt, ENDO, "\"learn_intrinsics\": true", "\"learn_intrinsics\": false",
+               "intrinsics_head");
+  refuse_model(rt, ENDO, "\"pose_hidden\": 7", "\"pose_hidden\": 8", "pose.net.0");
+}
