@@ -44,31 +44,28 @@ fuzz: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
 	@sh tests/fuzz.sh $(BUILD) $(FUZZ_SECONDS) $(FUZZ_RUNS)
 
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/bench_*.c))
-## bench      the machine's limits, kernels, the host's overhead; then the same beside other programs
+## bench      the goals of speed in one table: the machine's limits, then ours and other programs in turns
 bench: all badplugins $(BENCHES)
+	@sh tests/bench/peers/setup.sh $(BUILD)/peers encoders
+	@python3 tests/bench/goals.py $(BUILD) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# The peers are built or fetched into BUILD/peers by the first run; JSON lies in BUILD/bench.
+.PHONY: bench-parts bench-peers bench-context
+## bench-parts  kernels, operations, the daemon, grammars and the zoo's models, each alone
+bench-parts: all badplugins $(BENCHES)
 	@for t in 1 2; do $(BUILD)/bench/bench_limits $$t; done
 	@for b in $(filter-out %/bench_limits,$(BENCHES)); do \
 	  echo "== $$b"; VIV_TEST_BUILD=$(BUILD) $$b || exit 1; done
 	@$(BUILD)/viv bench tests/models/stories260K
 	@$(BUILD)/viv bench zoo/models/sambay-reasoner
-	@$(MAKE) --no-print-directory bench-peers
-
-# The peers are built or fetched into BUILD/peers by the first run; JSON lies in BUILD/bench.
-.PHONY: bench-peers bench-context
-## bench-peers  models, tokenizers, convolutions and COCO's evaluation beside other programs only
+## bench-peers  detectors, tokenizers and COCO's evaluation beside other programs
 bench-peers: all $(BENCHES)
 	@sh tests/bench/peers/setup.sh $(BUILD)/peers encoders
-	@test -d $(BUILD)/peers/smollm2-q8 || $(BUILD)/viv quantize --dtype q8_0 \
-	  $(BUILD)/peers/smollm2-q4_1.gguf $(BUILD)/peers/smollm2-q8
-	@python3 tests/bench/language.py $(BUILD) --also $(BUILD)/peers/smollm2-q8
-	@$(BUILD)/peers/python/bin/python tests/bench/peers/encoders.py $(BUILD)/viv \
-	  $(BUILD)/peers/encoders --json $(BUILD)/bench/encoders.json
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/detectors.py $(BUILD)/viv \
 	  $(BUILD)/peers/detectors --json $(BUILD)/bench/detectors.json
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/coco.py $(BUILD)/viv $(BUILD)/peers/coco
-	@$(BUILD)/peers/python/bin/python tests/bench/peers/tokenizers.py $(BUILD) \
+	@$(BUILD)/peers/python/bin/python tests/bench/peers/text.py $(BUILD) \
 	  $(BUILD)/peers/tokenizers --json $(BUILD)/bench/tokenizers.json
-	@for t in 1 2; do sh tests/bench/bench_conv.sh $(BUILD) $$t; done
 ## bench-context  SambaY beside a Llama of the same size at 2k, 8k and 32k tokens of context
 bench-context: all
 	@python3 tests/bench/context.py $(BUILD)

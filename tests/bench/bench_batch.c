@@ -1,15 +1,17 @@
 /* What joining jobs brings, and what a step of generation takes from the heap.
  *
- *   build/bench/bench_batch [MODEL [DTYPE [TOKENS [JOBS]]]]
+ *   build/bench/bench_batch [--json] [MODEL [DTYPE [TOKENS [JOBS]]]]
  *
  * By default zoo/models/sambay-reasoner, as-stored, 128. 1, 2, 4, 8 and 16 jobs (or only JOBS, for a
  * profile) generate at once; tokens per second together, the median of five rounds, and
- * the ratio to one job. Then the heap: malloc and its kin are counted, and the counts of a long and a
- * short generation are compared, so that what a job costs once drops out. */
+ * the ratio to one job of the same round. Then the heap: malloc and its kin are counted, and the counts of a long and a
+ * short generation are compared, so that what a job costs once drops out. --json: one object with
+ * all rounds, by the clock and by the processor's time. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/base.h"
 #include "vivarium/vivarium.h"
@@ -108,22 +110,53 @@ static void profiled(int jobs, int tokens) {
   printf("%2d jobs %10.1f tokens/s at best\n", jobs, jobs * tokens / best);
 }
 
-static void joining(int tokens) {
-  static const int counts[] = {1, 2, 4, 8, 16};
-  enum { COUNTS = sizeof counts / sizeof *counts };
-  double rate[COUNTS][ROUNDS];
-  seconds_of(MOST_JOBS, 4);
-  for (int r = 0; r < ROUNDS; r++) /* in turn, so that a busy minute hits all alike */
-    for (int i = 0; i < COUNTS; i++)
-      rate[i][r] = counts[i] * tokens / seconds_of(counts[i], tokens);
-  for (int i = 0; i < COUNTS; i++) qsort(rate[i], ROUNDS, sizeof *rate[i], by_value);
-  for (int i = 0; i < COUNTS; i++)
-    printf("%2d jobs %10.1f tokens/s (%.1f to %.1f)  %5.2f of one job\n", counts[i],
-           rate[i][ROUNDS / 2], rate[i][0], rate[i][ROUNDS - 1],
-           rate[i][ROUNDS / 2] / rate[0][ROUNDS / 2]);
+static double processor_seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void heap(int tokens, bool stream) {
+static double median(const double *all) {
+  double sorted[ROUNDS];
+  memcpy(sorted, all, sizeof sorted);
+  qsort(sorted, ROUNDS, sizeof *sorted, by_value);
+  return sorted[ROUNDS / 2];
+}
+
+static void print_rounds(const char *name, const double *rate) {
+  printf("\"%s\": [", name);
+  for (int r = 0; r < ROUNDS; r++) printf("%s%.2f", r ? ", " : "", rate[r]);
+  printf("]");
+}
+
+static void joining(int tokens, bool json) {
+  static const int counts[] = {1, 2, 4, 8, 16};
+  enum { COUNTS = sizeof counts / sizeof *counts };
+  double rate[COUNTS][ROUNDS], processor[COUNTS][ROUNDS], ratio[ROUNDS];
+  seconds_of(MOST_JOBS, 4);
+  for (int r = 0; r < ROUNDS; r++) /* in turn, so that a busy minute hits all alike */
+    for (int i = 0; i < COUNTS; i++) {
+      double begun = processor_seconds();
+      rate[i][r] = counts[i] * tokens / seconds_of(counts[i], tokens);
+      processor[i][r] = counts[i] * tokens / (processor_seconds() - begun);
+    }
+  for (int i = 0; i < COUNTS; i++) {
+    for (int r = 0; r < ROUNDS; r++) ratio[r] = rate[i][r] / rate[0][r];
+    if (json) {
+      printf("%s{\"jobs\": %d, ", i ? ", " : "\"joined\": [", counts[i]);
+      print_rounds("clock", rate[i]);
+      printf(", ");
+      print_rounds("processor", processor[i]);
+      printf("}");
+    } else {
+      printf("%2d jobs %10.1f tokens/s  %5.2f of one job\n", counts[i], median(rate[i]),
+             median(ratio));
+    }
+  }
+  if (json) printf("]");
+}
+
+static void heap(int tokens, bool stream, bool json) {
   long long count[2];
   finish(submit(0, 2 * tokens, stream));
   for (int i = 0; i < 2; i++) {
@@ -131,12 +164,19 @@ static void heap(int tokens, bool stream) {
     finish(submit(0, (i + 1) * tokens, stream));
     count[i] = atomic_load(&allocations) - before;
   }
-  printf("heap, %s: %lld allocations for %d tokens, %lld for %d: %.3f for each further token\n",
-         stream ? "text piece by piece" : "ids at the end", count[0], tokens, count[1], 2 * tokens,
-         (double)(count[1] - count[0]) / tokens);
+  double each = (double)(count[1] - count[0]) / tokens;
+  if (json)
+    printf(", \"%s\": %.4f", stream ? "heap_text" : "heap_ids", each);
+  else
+    printf("heap, %s: %lld allocations for %d tokens, %lld for %d: %.3f for each further token\n",
+           stream ? "text piece by piece" : "ids at the end", count[0], tokens, count[1],
+           2 * tokens, each);
 }
 
 int main(int argc, char **argv) {
+  bool json = argc > 1 && !strcmp(argv[1], "--json");
+  argc -= json;
+  argv += json;
   const char *path = argc > 1 ? argv[1] : "zoo/models/sambay-reasoner";
   const char *dtype = argc > 2 ? argv[2] : "as-stored", *build = getenv("VIV_TEST_BUILD");
   int tokens = argc > 3 ? atoi(argv[3]) : 128;
@@ -149,7 +189,7 @@ int main(int argc, char **argv) {
   if (tokens < 1) die("TOKENS", "must be 1 or more");
   if (viv_open(&o, &rt, &e) < 0 || viv_load(rt, path, load, &model, &e) < 0)
     die(e.where, e.message);
-  printf("%s, %s\n", path, dtype);
+  if (!json) printf("%s, %s\n", path, dtype);
   if (argc > 4) {
     int jobs = atoi(argv[4]);
     if (jobs < 1 || jobs > MOST_JOBS) die("JOBS", "must be 1 to 16");
@@ -157,9 +197,11 @@ int main(int argc, char **argv) {
     viv_close(rt);
     return 0;
   }
-  joining(tokens);
-  heap(tokens, false);
-  heap(tokens, true);
+  if (json) printf("{\"tokens\": %d, ", tokens);
+  joining(tokens, json);
+  heap(tokens, false, json);
+  heap(tokens, true, json);
+  if (json) printf("}\n");
   viv_close(rt);
   return 0;
 }

@@ -13,13 +13,16 @@ build=${1:-build} threads=${2:-1} rounds=${3:-5}
 scratch=$build/peers/onednn
 make -s BUILD="$build" "$build/bench/bench_conv" >/dev/null
 
-if [ ! -x "$scratch/peer" ]; then
+if [ ! -d "$scratch/root" ]; then
   mkdir -p "$scratch"
   for package in libdnnl-dev libdnnl2 ocl-icd-libopencl1; do
     (cd "$scratch" && apt-get download -q "$package" >/dev/null 2>&1) ||
       { echo "bench_conv: apt-get could not fetch $package" >&2; exit 1; }
     dpkg -x "$scratch/$package"_*.deb "$scratch/root"
   done
+fi
+if [ ! -x "$scratch/peer" ] || [ tests/bench/peer_onednn.cpp -nt "$scratch/peer" ] ||
+  [ tests/bench/conv_shapes.h -nt "$scratch/peer" ]; then
   lib=$(dirname "$(find "$scratch/root" -name libdnnl.so | head -1)")
   g++ -O2 -std=c++17 -I"$scratch/root/usr/include" -Itests/bench tests/bench/peer_onednn.cpp \
     -o "$scratch/peer" -L"$lib" -ldnnl -Wl,--allow-shlib-undefined
@@ -27,6 +30,7 @@ fi
 LD_LIBRARY_PATH=$(dirname "$(find "$scratch/root" -name libdnnl.so | head -1)")
 export LD_LIBRARY_PATH
 version=$("$scratch/peer" version)
+sgemm=$(OMP_NUM_THREADS=$threads "$scratch/peer" sgemm)
 
 : >"$scratch/times"
 round=0
@@ -37,7 +41,7 @@ while [ $round -lt "$rounds" ]; do
 done
 "$build/bench/bench_conv" names >"$scratch/names"
 
-awk -v json="$build/bench/conv-$threads.json" -v version="$version" -v threads="$threads" '
+awk -v json="$build/bench/conv-$threads.json" -v version="$version" -v threads="$threads" -v sgemm="$sgemm" '
 function median(list, n,    i, j, t, v) {
   n = split(list, v, " ")
   for (i = 2; i <= n; i++)
@@ -49,9 +53,9 @@ FILENAME ~ /names$/ { i = $1; flops[i] = $2; net[i] = $3; sub(/^[^ ]+ [^ ]+ /, "
 $1 == "ours" { first[$2] = first[$2] " " $3; last[$2] = last[$2] " " $4 }
 $1 == "peer" { peer[$2] = peer[$2] " " $3 }
 END {
-  printf "oneDNN %s, %s threads: medians in ms (spread), ratios of speed\n", version, threads
+  printf "oneDNN %s, %s threads, its sgemm %.0f GFLOP/s: medians in ms (spread), ratios of speed\n", version, threads, sgemm / 1e9
   printf "%-46s %17s %17s %17s %6s %6s\n", "", "oneDNN", "channels first", "channels last", "first", "last"
-  printf "{\"peer\":\"oneDNN %s\",\"threads\":%s,\"shapes\":[", version, threads > json
+  printf "{\"peer\":\"oneDNN %s\",\"threads\":%s,\"sgemm\":%s,\"shapes\":[", version, threads, sgemm > json
   for (i = 0; i < shapes; i++) {
     p = median(peer[i]); ps = spread; f = median(first[i]); fs = spread; l = median(last[i]); ls = spread
     printf "%-46s %9.3f (%3.0f%%) %9.3f (%3.0f%%) %9.3f (%3.0f%%) %6.2f %6.2f\n", name[i], p * 1e3,
@@ -59,8 +63,8 @@ END {
     best = f < l ? f : l
     n[net[i]]++; logs[net[i]] += log(p / best)
     if (!(net[i] in low) || p / best < low[net[i]]) low[net[i]] = p / best
-    printf "%s{\"shape\":\"%s\",\"flops\":%s,\"onednn\":%s,\"first\":%s,\"last\":%s,\"spread\":[%.3f,%.3f,%.3f]}", \
-      i ? "," : "", name[i], flops[i], p, f, l, ps, fs, ls > json
+    printf "%s{\"shape\":\"%s\",\"net\":\"%s\",\"flops\":%s,\"onednn\":%s,\"first\":%s,\"last\":%s,\"spread\":[%.3f,%.3f,%.3f]}", \
+      i ? "," : "", name[i], net[i], flops[i], p, f, l, ps, fs, ls > json
   }
   print "]}" > json
   print ""

@@ -1,6 +1,8 @@
 /* What the host itself costs: a job that gives one number back, inline and through the loop, against the cost
  * of handing one byte from a thread to another and back (what no queue between threads can beat); and
- * the way from an empty process to a model's first token. */
+ * the way from an empty process to a model's first token.
+ *
+ *   build/bench/bench_overhead [--json] [BUILD]      (--json: an array of objects, microseconds) */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,8 +21,17 @@ static int by_value(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
+static bool json;
+
 static void report(const char *what, int n) {
+  static const char *before = "[";
   qsort(samples, (size_t)n, sizeof *samples, by_value);
+  if (json) {
+    printf("%s{\"what\": \"%s\", \"least\": %.3f, \"p50\": %.3f, \"p99\": %.3f}", before, what,
+           samples[0], samples[n / 2], samples[n * 99 / 100]);
+    before = ",\n";
+    return;
+  }
   printf("%-44s p50 %8.2f  p99 %8.2f  us\n", what, samples[n / 2], samples[n * 99 / 100]);
 }
 
@@ -114,6 +125,9 @@ int main(int argc, char **argv) {
   viv_error e = VIV_ERROR_INIT;
   viv_runtime *rt;
   viv_model *m;
+  json = argc > 1 && !strcmp(argv[1], "--json");
+  argc -= json;
+  argv += json;
   const char *build = argc > 1 ? argv[1] : getenv("VIV_TEST_BUILD");
   if (!build) build = "build";
   snprintf(plugins, sizeof plugins, "%s/badplugins", build);
@@ -132,5 +146,6 @@ int main(int argc, char **argv) {
   snprintf(plugins, sizeof plugins, "%s/plugins", build);
   setenv("VIV_PLUGIN_PATH", plugins, 1);
   first_token("zoo/models/sambay-reasoner");
+  if (json) printf("]\n");
   return 0;
 }

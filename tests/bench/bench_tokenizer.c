@@ -3,7 +3,7 @@
  *   build/bench/bench_tokenizer TOKENIZER.json TEXT     one line: seconds to open and to encode, MB/s, ids
  *   build/bench/bench_tokenizer                         a small file of the tests on made-up words
  *
- * tests/bench/peers/tokenizers.py puts the tokenizers library beside it. */
+ * tests/bench/peers/text.py puts the tokenizers library beside it. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

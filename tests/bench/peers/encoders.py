@@ -1,10 +1,13 @@
 """Encoders of official sizes with random weights: Vivarium against PyTorch and ONNX Runtime.
 
-    python encoders.py VIV WORK_FOLDER [--threads 1 2] [--repetitions 7] [--json FILE]
+    python encoders.py VIV WORK_FOLDER [--threads 1 2] [--rounds 5] [--models bert-base-128 ...] [--json FILE]
 
+BERT-base and MiniLM (6 layers of 384) over 128 and 512 tokens, ViT-S/14 at 518 px (DINOv2's), ResNet-50 at 224 px.
 Writes a checkpoint under its official names, runs the same weights and inputs through `viv bench --task`,
 PyTorch (eager, scaled_dot_product_attention) and ONNX Runtime (the same module exported), one after the other
-in turns, and prints medians, spread and ratios. All three compute in float32.
+in turns, and prints medians, spread and ratios. All three compute in float32; the largest difference of
+the results, relative to the largest of them, is printed too. With one thread the processor's time of a pass is told besides, which other work on
+the machine disturbs less than the clock.
 """
 
 import argparse
@@ -15,9 +18,8 @@ import subprocess
 import sys
 import time
 
-import numpy
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 
 class BertLayer(torch.nn.Module):
@@ -76,56 +78,126 @@ class Bert(torch.nn.Module):
         return {k: v.contiguous().clone() for k, v in out.items()}
 
 
-BERT_BASE = {
+BERT = {
     "model_type": "bert",
     "architectures": ["BertModel"],
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
     "vocab_size": 30522,
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
 }
+SIZES = {
+    "bert-base": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "minilm": {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 12},
+}
+MODELS = ["bert-base-128", "bert-base-512", "minilm-128", "minilm-512", "vit-s-518", "resnet50-224"]
+PASSES = 3  # of a turn; the shortest counts
 
 
-def make_bert(folder, tokens):
+class Pictures(torch.nn.Module):
+    def __init__(self, model, output):
+        super().__init__()
+        self.model, self.output = model, output
+
+    def forward(self, pixel_values):
+        return getattr(self.model(pixel_values=pixel_values), self.output)
+
+
+def make(name, folder):
+    """The module, its input, that input's name and the name of the result; checkpoint and input in folder."""
     torch.manual_seed(1)
-    model = Bert(BERT_BASE).eval()
     os.makedirs(folder, exist_ok=True)
-    save_file(model.official(), f"{folder}/model.safetensors")
-    json.dump(BERT_BASE, open(f"{folder}/config.json", "w"))
-    ids = torch.randint(1000, 30000, (1, tokens))
-    save_file({"input_ids": ids}, f"{folder}/inputs-{tokens}.safetensors")
-    return model, ids
+    kind, size = name.rsplit("-", 1)
+    size = int(size)
+    if kind in SIZES:
+        config = {**BERT, **SIZES[kind]}
+        model, x = Bert(config).eval(), torch.randint(1000, 30000, (1, size))
+        save_file(model.official(), f"{folder}/model.safetensors")
+        json.dump(config, open(f"{folder}/config.json", "w"))
+        names = "input_ids", "last_hidden_state"
+    else:
+        import transformers
+
+        if kind == "vit-s":
+            config = transformers.Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6,
+                                               image_size=518, patch_size=14, attn_implementation="sdpa")
+            model, output = transformers.Dinov2Model(config).eval(), "last_hidden_state"
+        else:
+            model, output = transformers.ResNetForImageClassification(transformers.ResNetConfig()).eval(), "logits"
+        model.save_pretrained(folder)
+        model, x = Pictures(model, output), torch.randn(1, 3, size, size)
+        names = "pixel_values", output
+    save_file({names[0]: x}, f"{folder}/inputs.safetensors")
+    return model, x, *names
 
 
 def timed(run):
-    start = time.perf_counter()
+    clock, processor = time.perf_counter(), time.process_time()
     run()
-    return (time.perf_counter() - start) * 1e3
+    return (time.perf_counter() - clock) * 1e3, (time.process_time() - processor) * 1e3
 
 
-def viv_times(viv, folder, tokens, threads, n):
-    out = subprocess.run(
-        [viv, "bench", "--task", "forward", "-i", f"input_ids={folder}/inputs-{tokens}.safetensors:input_ids",
-         "--param", 'outputs=["last_hidden_state"]', "-r", str(n), "--json", folder],
-        env={**os.environ, "VIV_THREADS": str(threads)}, check=True, capture_output=True, text=True,
-    )
-    return json.loads(out.stdout)
+def turn(run):
+    """The least of the clock, the mean of the processor's time."""
+    times = [timed(run) for _ in range(PASSES)]
+    return min(t[0] for t in times), statistics.mean(t[1] for t in times)
 
 
-def onnx_session(model, ids, path, threads):
+class Vivarium:
+    def __init__(self, viv, folder, threads, source, result):
+        self.env = {**os.environ, "VIV_THREADS": str(threads)}
+        self.arguments = [folder, "--task", "forward", "-i", f"{source}={folder}/inputs.safetensors:{source}",
+                          "--param", f'outputs=["{result}"]']
+        self.viv, self.peak = viv, 0
+        self.call("run", "-o", f"{folder}/viv.safetensors")
+        self.result = load_file(f"{folder}/viv.safetensors")[result]
+
+    def call(self, *command):
+        return subprocess.run([self.viv, command[0], *self.arguments, *command[1:]], env=self.env, check=True,
+                              capture_output=True, text=True).stdout
+
+    def turn(self):
+        out = json.loads(self.call("bench", "-r", str(PASSES), "--json"))
+        self.peak = max(self.peak, out["peak_bytes"])
+        return out["least_ms"], out["processor_ms"]
+
+
+def onnx_session(model, x, source, path, threads):
     import onnxruntime
 
     if not os.path.exists(path):
-        torch.onnx.export(model, (ids,), path, input_names=["input_ids"], output_names=["x"], dynamo=False,
-                          opset_version=17)
+        torch.onnx.export(model, (x,), path, input_names=[source], output_names=["y"], dynamo=False, opset_version=17)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def compare(name, a, threads):
+    folder = f"{a.work}/{name}"
+    model, x, source, result = make(name, folder)
+    torch.set_num_threads(threads)
+    session = onnx_session(model, x, source, f"{folder}.onnx", threads)
+    mine, feed = Vivarium(a.viv, folder, threads, source, result), {source: x.numpy()}
+    with torch.inference_mode():
+        want = model(x)
+        results = mine.result, torch.tensor(session.run(None, feed)[0])
+        differ = max(float((want - y).abs().max() / want.abs().max()) for y in results)
+        turns = {"vivarium": [], "pytorch": [], "onnxruntime": []}
+        for _ in range(a.rounds):
+            turns["vivarium"].append(mine.turn())
+            turns["pytorch"].append(turn(lambda: model(x)))
+            turns["onnxruntime"].append(turn(lambda: session.run(None, feed)))
+    row = {"model": name, "threads": threads, "largest_difference": differ, "vivarium_peak_bytes": mine.peak}
+    for i, clock in enumerate(("clock", "processor") if threads == 1 else ("clock",)):
+        ms = {k: [t[i] for t in v] for k, v in turns.items()}
+        ratios = [min(p, o) / v for v, p, o in zip(ms["vivarium"], ms["pytorch"], ms["onnxruntime"])]
+        row[clock] = {"ms": ms, "ratios": ratios, "ratio": statistics.median(ratios)}
+        least = {k: f"{min(v):.1f}" for k, v in ms.items()}
+        print(f"| {name} | {threads} | {clock} | {least['vivarium']} | {least['pytorch']} | {least['onnxruntime']} "
+              f"| {row[clock]['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {mine.peak / 2**20:.0f} MiB "
+              f"| {differ:.0e} |", flush=True)
+    return row
 
 
 def main():
@@ -133,35 +205,13 @@ def main():
     a.add_argument("viv")
     a.add_argument("work")
     a.add_argument("--threads", type=int, nargs="*", default=[1, 2])
-    a.add_argument("--repetitions", type=int, default=7)
+    a.add_argument("--rounds", type=int, default=5)
+    a.add_argument("--models", nargs="*", default=MODELS, choices=MODELS)
     a.add_argument("--json")
     a = a.parse_args()
-    rows = []
-    print(f"{'encoder':<22} threads {'vivarium':>10} {'pytorch':>10} {'onnxrt':>10}  (ms, median)   vs faster   memory")
-    for tokens in (128, 512):
-        folder = f"{a.work}/bert-base"
-        model, ids = make_bert(folder, tokens)
-        for threads in a.threads:
-            torch.set_num_threads(threads)
-            session = onnx_session(model, ids, f"{a.work}/bert-{tokens}.onnx", threads)
-            feed = {"input_ids": ids.numpy()}
-            with torch.inference_mode():
-                model(ids), session.run(None, feed)
-                times = {"vivarium": [], "pytorch": [], "onnxruntime": []}
-                peak = 0
-                for _ in range(a.repetitions):
-                    mine = viv_times(a.viv, folder, tokens, threads, 3)
-                    times["vivarium"].append(mine["least_ms"])
-                    peak = max(peak, mine["peak_bytes"])
-                    times["pytorch"].append(min(timed(lambda: model(ids)) for _ in range(3)))
-                    times["onnxruntime"].append(min(timed(lambda: session.run(None, feed)) for _ in range(3)))
-            median = {k: statistics.median(v) for k, v in times.items()}
-            ratio = min(median["pytorch"], median["onnxruntime"]) / median["vivarium"]
-            print(f"BERT-base, {tokens:>4} tokens {threads:>7}  {median['vivarium']:>10.1f} {median['pytorch']:>10.1f} "
-                  f"{median['onnxruntime']:>10.1f}  {ratio:>24.2f}x   {peak / 2**20:.0f} MiB", flush=True)
-            rows.append({"encoder": "bert-base", "tokens": tokens, "threads": threads, "median_ms": median,
-                         "spread_ms": {k: [min(v), max(v)] for k, v in times.items()}, "ratio": ratio,
-                         "vivarium_peak_bytes": peak})
+    print("| encoder | threads | by | Vivarium, ms | PyTorch | ONNX Runtime | of the faster | peak | differs |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows = [compare(name, a, threads) for name in a.models for threads in a.threads]
     if a.json:
         json.dump(rows, open(a.json, "w"), indent=1)
 

