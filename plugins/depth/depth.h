@@ -19,7 +19,7 @@ struct depth_variant {
   const char *model_type;
   uint64_t bytes; /* of its struct, which begins with struct depth_model */
   void (*config)(nn_config *k, const viv_model_source *source, struct depth_model *m);
-  /* Memory beside the struct: how much, and taking it. */
+  /* Memory beside the struct: how much, and taking it. NULL: none. */
   uint64_t (*more)(const struct depth_model *m);
   int32_t (*begin)(const viv_host *host, viv_arena *arena, struct depth_model *m, viv_error *error);
   nn_tables_fn tables;
@@ -30,6 +30,7 @@ struct depth_variant {
 extern const struct depth_variant depth_anything;
 extern const struct depth_variant depth_anything_hf;
 extern const struct depth_variant depth_endodac;
+extern const struct depth_variant depth_ccnext;
 
 struct depth_model {
   nn_net net;

@@ -6,7 +6,7 @@
 
 /* A new variant is a file and a row. */
 static const struct depth_variant *const variants[] = {&depth_anything, &depth_anything_hf,
-                                                       &depth_endodac};
+                                                       &depth_endodac, &depth_ccnext};
 
 static int32_t read_model(const viv_host *host, const viv_model_source *source,
                           struct depth_model *m, const struct depth_variant *variant,
@@ -46,7 +46,8 @@ static int32_t plan(const viv_host *host, const viv_model_source *source, viv_me
     nn_write(out, out->struct_size, &small, sizeof small);
     return VIV_OK;
   }
-  return nn_net_plan(host, source, variant->tables, m, bytes + variant->more(m), out, error);
+  return nn_net_plan(host, source, variant->tables, m,
+                     bytes + (variant->more ? variant->more(m) : 0), out, error);
 }
 
 static void describe(struct depth_model *m) {
@@ -71,7 +72,7 @@ static int32_t open_model(const viv_host *host, const viv_model_source *source,
   if (rc >= 0) rc = read_model(host, source, m, variant, error);
   if (rc >= 0 && m->weightless) m->net.tasks = variant->weightless;
   if (rc >= 0 && !m->weightless) {
-    rc = variant->begin(host, source->arena, m, error);
+    if (variant->begin) rc = variant->begin(host, source->arena, m, error);
     if (rc >= 0) rc = nn_weights_load(host, m->net.compute, source, variant->tables, m, error);
   }
   if (rc < 0) return rc;

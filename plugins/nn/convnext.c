@@ -29,8 +29,10 @@ void nn_load_convnext(nn_loader *l, const nn_convnext_spec *s, nn_convnext *net)
                         .kernel = patch,
                         .stride = patch,
                         .bias = true};
-  nn_load_conv(l, stem[s->names], &first, &net->stem);
-  nn_load_norm(l, stem_norm[s->names], s->dims[0], eps, &net->stem_norm);
+  if (!s->no_stem) {
+    nn_load_conv(l, stem[s->names], &first, &net->stem);
+    nn_load_norm(l, stem_norm[s->names], s->dims[0], eps, &net->stem_norm);
+  }
   for (int32_t i = 0; i < s->stages; i++) {
     char name[32];
     snprintf(name, sizeof name, "%s%d.", s->names == NN_CONVNEXT_FEATURES ? "stages_" : "stages.",
@@ -94,29 +96,35 @@ static nn_map conv_last(nn_pass *p, const nn_conv *conv, const nn_map *x) {
   return y;
 }
 
+nn_map nn_convnext_stage(nn_pass *p, const nn_convnext *net, int32_t s, const nn_map *before) {
+  const nn_convnext_block *block = net->block;
+  nn_map x = *before;
+  char name[40];
+  for (int32_t i = 0; i < s; i++) block += net->spec.depths[i];
+  if (s) {
+    nn_map normed = x;
+    normed.x = nn_room(p, nn_elements(&x));
+    apply_norm(p, &net->down_norm[s], &x, normed.x);
+    x = conv_last(p, &net->down[s], &normed);
+  }
+  for (int32_t b = 0; b < net->spec.depths[s]; b++, block++) {
+    nn_pass_poll(p);
+    run_block(p, net, block, &x);
+    snprintf(name, sizeof name, "stages.%d.blocks.%d", (int)s, (int)b);
+    tap(p, &x, name);
+  }
+  snprintf(name, sizeof name, "stages.%d", (int)s);
+  tap(p, &x, name);
+  return x;
+}
+
 void nn_apply_convnext(nn_pass *p, const nn_convnext *net, const nn_map *pixels, uint32_t wanted,
                        nn_map maps[NN_CONVNEXT_STAGES + 1]) {
-  const nn_convnext_spec *s = &net->spec;
-  const nn_convnext_block *block = net->block;
   nn_map x = conv_last(p, &net->stem, pixels);
   apply_norm(p, &net->stem_norm, &x, x.x);
   tap(p, &x, "stem");
-  for (int32_t i = 0; i < s->stages && wanted >> (i + 1); i++) {
-    char name[40];
-    if (i) {
-      nn_map normed = x;
-      normed.x = nn_room(p, nn_elements(&x));
-      apply_norm(p, &net->down_norm[i], &x, normed.x);
-      x = conv_last(p, &net->down[i], &normed);
-    }
-    for (int32_t b = 0; b < s->depths[i]; b++, block++) {
-      nn_pass_poll(p);
-      run_block(p, net, block, &x);
-      snprintf(name, sizeof name, "stages.%d.blocks.%d", (int)i, (int)b);
-      tap(p, &x, name);
-    }
-    snprintf(name, sizeof name, "stages.%d", (int)i);
-    tap(p, &x, name);
+  for (int32_t i = 0; i < net->spec.stages && wanted >> (i + 1); i++) {
+    x = nn_convnext_stage(p, net, i, &x);
     if (wanted >> (i + 1) & 1) maps[i + 1] = x;
   }
 }

@@ -27,6 +27,7 @@ typedef struct nn_convnext_spec {
   int32_t depths[NN_CONVNEXT_STAGES], dims[NN_CONVNEXT_STAGES];
   int32_t act; /* 0: VIV_GELU */
   bool no_gamma;
+  bool no_stem; /* the caller has a stem of its own, and goes stage by stage */
 } nn_convnext_spec;
 
 typedef struct nn_convnext_block {
@@ -51,5 +52,9 @@ void nn_load_convnext(nn_loader *l, const nn_convnext_spec *spec, nn_convnext *n
  * stages.s, stages.s.blocks.b (from 0, channels first). */
 void nn_apply_convnext(nn_pass *p, const nn_convnext *net, const nn_map *x, uint32_t wanted,
                        nn_map maps[NN_CONVNEXT_STAGES + 1]);
+
+/* The map after stage s (from 0) of the map before it, channels last; x may change where no stage stands
+ * before it. For networks that do something between the stages. */
+nn_map nn_convnext_stage(nn_pass *p, const nn_convnext *net, int32_t s, const nn_map *x);
 
 #endif

@@ -6,6 +6,9 @@
 #include "pass_rt.h"
 
 #define ENDO "tests/goldens/endo3dac/tiny"
+#define STEREO "tests/goldens/ccnext/tiny"
+#define LEFT STEREO "/left_0.png"
+#define RIGHT STEREO "/right_0.png"
 #define FRAME ENDO "/frame_0.png"
 #define OTHER ENDO "/other_0.png"
 
@@ -73,6 +76,22 @@ Test(depth_frames, a_batch_is_what_each_picture_is_alone) {
   free_inputs(&both);
 }
 
+/* Depth of each left picture comes at its own size, and the views are not to be exchanged. */
+Test(depth_frames, pairs_have_a_left_and_a_right) {
+  viv_model *m = load(open_runtime(), STEREO);
+  const char *names[] = {"left", "right"};
+  results a, b;
+  run_pair(m, "stereo_depth", names, (const char *[]){LEFT, RIGHT}, &a);
+  run_pair(m, "stereo_depth", names, (const char *[]){FRAME, LEFT}, &b);
+  expect_shape(&a, "depth.0", 70, 150);
+  expect_shape(&b, "depth.0", 61, 90);
+  free_results(&b);
+  run_pair(m, "stereo_depth", names, (const char *[]){RIGHT, LEFT}, &b);
+  cr_assert(memcmp(floats_of(&a, "disp.0"), floats_of(&b, "disp.0"), 64 * 128 * 4));
+  free_results(&a);
+  free_results(&b);
+}
+
 Test(depth_frames, bad_frames_are_refused) {
   viv_model *m = load(open_runtime(), ENDO);
   inputs none = {0}, single = {0}, uneven = {0};
@@ -83,6 +102,14 @@ Test(depth_frames, bad_frames_are_refused) {
   expect_error(m, "depth", &none, NULL, VIV_BAD_INPUT, "missing");
   expect_error(m, "pose", &single, NULL, VIV_BAD_INPUT, "frame_1");
   expect_error(m, "pose", &uneven, NULL, VIV_BAD_INPUT, "and 2 of");
+  viv_model *stereo = load(open_runtime(), STEREO);
+  inputs views = {0};
+  add_named_image(&views, "left", LEFT);
+  expect_error(stereo, "stereo_depth", &views, NULL, VIV_BAD_INPUT, "right");
+  add_named_image(&views, "right", LEFT);
+  add_named_image(&views, "right", RIGHT);
+  expect_error(stereo, "stereo_depth", &views, NULL, VIV_BAD_INPUT, "1 left pictures and 2");
+  free_inputs(&views);
   expect_error(m, "pose", &uneven, "{\"resample\":9}", VIV_BAD_INPUT, "resample");
   free_inputs(&single);
   free_inputs(&uneven);
@@ -101,4 +128,8 @@ Test(depth_frames, checkpoints_that_do_not_fit_say_why) {
   refuse_model(rt, ENDO, "\"learn_intrinsics\": true", "\"learn_intrinsics\": false",
                "intrinsics_head");
   refuse_model(rt, ENDO, "\"pose_hidden\": 7", "\"pose_hidden\": 8", "pose.net.0");
+  refuse_model(rt, STEREO, "\"reduced_decoder\": true", "\"reduced_decoder\": false", "decoder.23");
+  refuse_model(rt, STEREO, "\"height\": 64", "\"height\": 72", "height and 32");
+  refuse_model(rt, STEREO, "\"window_size\": 0.26", "\"window_size\": 2", "window_size");
+  refuse_model(rt, STEREO, "6,\n  8,\n  12\n ]", "6,\n  9,\n  12\n ]", "encoder_dims");
 }
