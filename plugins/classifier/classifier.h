@@ -51,6 +51,8 @@ extern const struct classifier_variant classifier_resnet;
 extern const struct classifier_variant classifier_convnext;
 extern const struct classifier_variant classifier_swin;
 extern const struct classifier_variant classifier_vit;
+extern const struct classifier_variant classifier_beit;
+extern const struct classifier_variant classifier_cae;
 extern const struct classifier_variant classifier_dinov2;
 extern const struct classifier_variant classifier_dinov2_registers;
 

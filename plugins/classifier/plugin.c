@@ -6,8 +6,9 @@
 
 /* A new variant is a file and a row. */
 static const struct classifier_variant *const variants[] = {
-    &classifier_sla, &classifier_resnet, &classifier_convnext,         &classifier_swin,
-    &classifier_vit, &classifier_dinov2, &classifier_dinov2_registers, &classifier_illama,
+    &classifier_sla,  &classifier_resnet, &classifier_convnext,         &classifier_swin,
+    &classifier_vit,  &classifier_dinov2, &classifier_dinov2_registers, &classifier_illama,
+    &classifier_beit, &classifier_cae,
 };
 
 /* ---- what variants share ---- */

@@ -1,6 +1,7 @@
 /* The plain vision transformer: configuration, weights, and the pass. */
 #include "nn/vit.h"
 
+#include <stdio.h>
 #include <string.h>
 
 const nn_vit_names nn_vit_hf_names = {.patch = "embeddings.patch_embeddings.projection",
@@ -37,6 +38,43 @@ const nn_vit_names nn_vit_swiglu_names = {DINOV2_NAMES, .up = "mlp.weights_in",
 
 const nn_vit_names nn_vit_timm_names = {TIMM_NAMES, .up = "mlp.fc1", .down = "mlp.fc2"};
 const nn_vit_names nn_vit_timm_swiglu_names = {TIMM_NAMES, .up = "mlp.w12", .down = "mlp.w3"};
+
+const nn_vit_names nn_vit_beit_names = {
+    .patch = "embeddings.patch_embeddings.projection",
+    .cls = "embeddings.cls_token",
+    .positions = "embeddings.position_embeddings",
+    .layer = "encoder.layer",
+    .norm1 = "layernorm_before",
+    .norm2 = "layernorm_after",
+    .query = "attention.attention.query",
+    .key = "attention.attention.key",
+    .value = "attention.attention.value",
+    .relative = "attention.attention.relative_position_bias.relative_position_bias_table",
+    .shared = "encoder.relative_position_bias.relative_position_bias_table",
+    .out = "attention.output.dense",
+    .scale1 = "lambda_1",
+    .scale2 = "lambda_2",
+    .up = "intermediate.dense",
+    .down = "output.dense",
+    .norm = "layernorm"};
+
+const nn_vit_names nn_vit_cae_names = {.patch = "patch_embed.proj",
+                                       .cls = "cls_token",
+                                       .positions = "pos_embed",
+                                       .layer = "blocks",
+                                       .norm1 = "norm1",
+                                       .norm2 = "norm2",
+                                       .qkv = "attn.qkv",
+                                       .q_bias = "attn.q_bias",
+                                       .v_bias = "attn.v_bias",
+                                       .relative = "attn.relative_position_bias_table",
+                                       .shared = "rel_pos_bias.relative_position_bias_table",
+                                       .out = "attn.proj",
+                                       .scale1 = "gamma_1",
+                                       .scale2 = "gamma_2",
+                                       .up = "mlp.fc1",
+                                       .down = "mlp.fc2",
+                                       .norm = "norm"};
 
 /* ---- the configuration ---- */
 
@@ -82,6 +120,29 @@ void nn_vit_check(nn_config *k, nn_vit_config *c) {
   }
 }
 
+void nn_vit_read_cae(nn_config *k, const viv_model_source *source, const char *prefix,
+                     nn_vit_config *c) {
+  char name[64];
+  pair(k, "img_size", 224, c->image);
+  pair(k, "patch_size", 16, c->patch);
+  c->channels = 3;
+  c->d = nn_need_int(k, "embed_dim", 1, 1 << 16);
+  c->layers = (int32_t)nn_need_int(k, "depth", 1, NN_VIT_MAX_LAYERS);
+  c->heads = (int32_t)nn_need_int(k, "num_heads", 1, 1024);
+  c->ff = (int64_t)((double)c->d * nn_num(k, "mlp_ratio", 4, 0.01, 1024));
+  c->act = VIV_GELU;
+  c->eps = 1e-6f;
+  c->cls = c->cls_position = true;
+  c->bias = nn_flag(k, "qkv_bias", true);
+  c->unscaled = nn_num(k, "init_values", 0, -1e9, 1e9) <= 0;
+  c->relative = nn_flag(k, "use_rel_pos_bias", false);
+  c->shared = nn_flag(k, "use_shared_rel_pos_bias", false);
+  snprintf(name, sizeof name, "%spos_embed", prefix);
+  c->no_positions = !nn_has(k->host, source, name);
+  nn_divides(k, c->d, c->heads, "embed_dim and num_heads");
+  nn_vit_check(k, c);
+}
+
 /* ---- weights ---- */
 
 uint64_t nn_vit_bytes(const nn_vit_config *c) {
@@ -100,13 +161,32 @@ int32_t nn_vit_begin(const viv_host *host, viv_arena *arena, nn_vit *vit, viv_er
   return failed ? nn_fail(error, VIV_NOT_NOW, "open", "no memory for the layers") : VIV_OK;
 }
 
+/* [q; k; v] whose biases are stored apart, none of the keys. */
+static void load_parts(nn_loader *l, const nn_vit_names *n, int64_t d, nn_vit_block *w) {
+  char weight[64];
+  snprintf(weight, sizeof weight, "%s.weight", n->qkv);
+  nn_load_rows(l, weight, NULL, 0, d, 3 * d, d, &w->query);
+  nn_load_rows(l, weight, NULL, d, d, 3 * d, d, &w->key);
+  nn_load_rows(l, weight, NULL, 2 * d, d, 3 * d, d, &w->value);
+  nn_load_tensor(l, n->q_bias, true, 1, &d, &w->query.b);
+  nn_load_tensor(l, n->v_bias, true, 1, &d, &w->value.b);
+}
+
+static void load_relative(nn_loader *l, const nn_vit_config *c, const char *name, bool wanted,
+                          const float **out) {
+  int64_t rows = (2 * (int64_t)c->grid[0] - 1) * (2 * (int64_t)c->grid[1] - 1) + 3;
+  nn_load_tensor(l, name, wanted, 2, (const int64_t[]){rows, c->heads}, out);
+}
+
 static void load_block(nn_loader *l, const nn_vit_config *c, nn_vit_block *w) {
   const nn_vit_names *n = c->names;
   const int64_t d = c->d, vector[1] = {d};
   nn_load_norm(l, n->norm1, d, c->eps, &w->norm1);
   nn_load_norm(l, n->norm2, d, c->eps, &w->norm2);
-  if (n->qkv) {
-    nn_load_linear(l, n->qkv, 3 * d, d, c->bias, &w->qkv);
+  if (n->qkv && n->q_bias && c->bias) {
+    load_parts(l, n, d, w);
+  } else if (n->qkv) {
+    nn_load_linear(l, n->qkv, 3 * d, d, c->bias && !n->q_bias, &w->qkv);
   } else {
     nn_load_linear(l, n->query, d, d, c->bias, &w->query);
     nn_load_linear(l, n->key, d, d, c->key_bias, &w->key);
@@ -122,8 +202,9 @@ static void load_block(nn_loader *l, const nn_vit_config *c, nn_vit_block *w) {
     nn_load_rows(l, "weight", "bias", 0, c->expert_features, c->expert_features, c->ff, expert);
     nn_out(l, outer);
   }
-  if (n->scale1) nn_load_tensor(l, n->scale1, true, 1, vector, &w->scale1);
-  if (n->scale2) nn_load_tensor(l, n->scale2, true, 1, vector, &w->scale2);
+  nn_load_tensor(l, n->scale1, n->scale1 && !c->unscaled, 1, vector, &w->scale1);
+  nn_load_tensor(l, n->scale2, n->scale2 && !c->unscaled, 1, vector, &w->scale2);
+  load_relative(l, c, n->relative, c->relative, &w->relative);
 }
 
 void nn_vit_load(nn_loader *l, nn_vit *vit) {
@@ -140,7 +221,8 @@ void nn_vit_load(nn_loader *l, nn_vit *vit) {
   int64_t table[3] = {1, c->cls_position + (int64_t)c->grid[0] * c->grid[1], c->d};
   nn_load_tensor(l, n->cls, c->cls, 3, one, &vit->cls);
   nn_load_tensor(l, n->registers, c->registers > 0, 3, some, &vit->registers);
-  nn_load_tensor(l, n->positions, n->positions != NULL, 3, table, &vit->positions);
+  nn_load_tensor(l, n->positions, n->positions && !c->no_positions, 3, table, &vit->positions);
+  load_relative(l, c, n->shared, c->shared, &vit->relative);
   nn_vit_block none = {0};
   for (int32_t i = 0; i < c->layers; i++) {
     size_t outer = nn_in(l, "%s.%d.", n->layer, (int)i);
@@ -220,19 +302,19 @@ float *nn_vit_embed(nn_pass *p, const nn_vit *vit, const float *pixels, int64_t 
   int64_t n = extra + cells;
   float *x = nn_room(p, batch * n * d); /* [batch, n, d] */
   nn_mark mark = nn_here(p);
-  const float *positions = nn_vit_positions(p, vit, grid);
+  const float *positions = vit->positions ? nn_vit_positions(p, vit, grid) : NULL;
   const float *patches = nn_vit_patches(p, vit, pixels, batch, height, width);
   for (int64_t b = 0; b < batch; b++) {
     float *to = x + b * n * d;
     if (c->cls) {
       memcpy(to, vit->cls, (size_t)d * sizeof *to);
-      if (c->cls_position) k->add(k, to, vit->positions, d);
+      if (c->cls_position && positions) k->add(k, to, vit->positions, d);
       to += d;
     }
     if (c->registers) memcpy(to, vit->registers, (size_t)(c->registers * d) * sizeof *to);
     to += c->registers * d;
     memcpy(to, patches + b * cells * d, (size_t)(cells * d) * sizeof *to);
-    k->add(k, to, positions, cells * d);
+    if (positions) k->add(k, to, positions, cells * d);
   }
   nn_release(p, mark);
   return x;
@@ -267,16 +349,21 @@ static void add_projected(nn_pass *p, const nn_linear *w, const float *scale, co
   k->parallel_for(k, rows, 16, add_scaled, &s);
 }
 
-void nn_vit_attention(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int64_t n,
-                      float *x) {
+static void attention(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int64_t n,
+                      const float *bias, float *x) {
   const nn_vit_config *c = &vit->config;
   const nn_vit_block *w = &vit->block[layer];
   int64_t rows = batch * n, d = c->d;
   nn_mark mark = nn_here(p);
   float *u = nn_room(p, rows * d); /* [batch, n, d] */
   nn_layer_norm(p, &w->norm1, x, rows, u);
-  nn_attention a = {
-      .batch = batch, .nq = n, .nk = n, .heads = c->heads, .dim = (int32_t)(d / c->heads)};
+  nn_attention a = {.batch = batch,
+                    .nq = n,
+                    .nk = n,
+                    .heads = c->heads,
+                    .dim = (int32_t)(d / c->heads),
+                    .bias = bias,
+                    .bias_per_head = true};
   if (w->qkv.w) {
     const float *qkv = nn_apply_linear(p, &w->qkv, 0, u, rows); /* [batch, n, 3 d] */
     a.q = qkv;
@@ -291,6 +378,11 @@ void nn_vit_attention(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batc
   nn_attend(p, &a, u);
   add_projected(p, &w->out, w->scale1, u, rows, x);
   nn_release(p, mark);
+}
+
+void nn_vit_attention(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int64_t n,
+                      float *x) {
+  attention(p, vit, layer, batch, n, NULL, x);
 }
 
 /* ViTPose+: y [n, d] = [W2 h, expert h] for one sequence. */
@@ -330,6 +422,12 @@ void nn_vit_mlp(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int
 void nn_vit_block_apply(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int64_t n,
                         float *x) {
   nn_vit_attention(p, vit, layer, batch, n, x);
+  nn_vit_mlp(p, vit, layer, batch, n, NULL, x);
+}
+
+void nn_vit_block_biased(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int64_t n,
+                         const float *bias, float *x) {
+  attention(p, vit, layer, batch, n, bias, x);
   nn_vit_mlp(p, vit, layer, batch, n, NULL, x);
 }
 

@@ -39,6 +39,9 @@ typedef struct nn_vit_names {
   const char *norm1, *norm2;
   const char *qkv; /* one matrix [3 d, d], or */
   const char *query, *key, *value;
+  const char *q_bias, *v_bias; /* of qkv, whose own bias and that of the keys there are not */
+  const char *relative;        /* table of relative positions of a block, and */
+  const char *shared;          /* the one of all blocks, below the prefix */
   const char *out;
   const char *scale1, *scale2; /* LayerScale's vectors [d] */
   const char *up, *down;       /* the MLP; with SwiGLU up is [2 ff, d], gate first */
@@ -51,6 +54,8 @@ extern const nn_vit_names nn_vit_dinov2_names; /* transformers DINOv2: norm1, ml
 extern const nn_vit_names nn_vit_swiglu_names; /* the same with mlp.weights_in */
 extern const nn_vit_names nn_vit_timm_names;   /* timm and facebookresearch: blocks.N.attn.qkv */
 extern const nn_vit_names nn_vit_timm_swiglu_names; /* the same with mlp.w12 */
+extern const nn_vit_names nn_vit_beit_names;        /* transformers BEiT */
+extern const nn_vit_names nn_vit_cae_names; /* BEiT's own code and CAE: attn.q_bias, gamma_1 */
 
 /* How positions of another grid are made from the table's. */
 enum nn_vit_resize {
@@ -71,7 +76,10 @@ typedef struct nn_vit_config {
   bool cls_position;               /* row 0 of the table belongs to the class token */
   bool bias, key_bias;             /* of the projections */
   bool swiglu;
-  int32_t resize;                   /* enum nn_vit_resize */
+  bool unscaled;         /* no LayerScale, although the names have it */
+  bool no_positions;     /* no table of absolute positions */
+  bool relative, shared; /* BEiT's relative positions: a table in each block, one for all */
+  int32_t resize;        /* enum nn_vit_resize */
   int32_t experts, expert_features; /* ViTPose+; 0: none */
   nn_lora lora;                     /* of the MLP's matrices */
   float eps;
@@ -84,6 +92,7 @@ typedef struct nn_vit_block {
   nn_linear query, key, value;
   nn_linear out, up, down;
   const float *scale1, *scale2; /* [d] or NULL */
+  const float *relative;        /* [(2 gh - 1) (2 gw - 1) + 3, heads] or NULL */
   nn_linear *expert;            /* [experts] or NULL */
 } nn_vit_block;
 
@@ -92,7 +101,8 @@ typedef struct nn_vit {
   nn_conv patch;
   const float *cls;       /* [d] or NULL */
   const float *registers; /* [registers, d] or NULL */
-  const float *positions; /* [cls_position + grid, d] */
+  const float *positions; /* [cls_position + grid, d] or NULL */
+  const float *relative;  /* as a block's, for all of them */
   nn_vit_block *block;    /* [layers] */
   nn_norm norm;
 } nn_vit;
@@ -108,6 +118,10 @@ typedef struct nn_vit_grid {
 void nn_vit_read(nn_config *k, nn_vit_config *c);
 /* The grid from image, patch and pad; a failure is left in k->status. */
 void nn_vit_check(nn_config *k, nn_vit_config *c);
+/* CAE's official arguments (img_size, embed_dim, depth, init_values, use_rel_pos_bias, ...) and their
+ * grid. no_positions: the checkpoint holds no PREFIX + pos_embed. Names are the caller's to set. */
+void nn_vit_read_cae(nn_config *k, const viv_model_source *source, const char *prefix,
+                     nn_vit_config *c);
 /* Memory for the blocks, to be taken after the configuration is read and before the weights are
  * loaded; nn_vit_bytes is what it takes, for the plan. */
 int32_t nn_vit_begin(const viv_host *host, viv_arena *arena, nn_vit *vit, viv_error *error);
@@ -137,6 +151,15 @@ void nn_vit_attention(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batc
                       float *x);
 void nn_vit_mlp(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int64_t n,
                 const int32_t *expert, float *x);
+
+/* What relative positions add to the scores of a block, [heads, n, n] over the class token and the
+ * grid's patches: the sum of the block's table and of the shared one, resized bilinearly for a grid
+ * that is not the model's own. NULL: the model has neither. Official: BEiT, microsoft/unilm and
+ * transformers (BeitRelativePositionBias); Bao et al., arXiv:2106.08254. */
+const float *nn_vit_relative_bias(nn_pass *p, const nn_vit *vit, int32_t layer, nn_vit_grid grid);
+/* The block with such biases; NULL: without. */
+void nn_vit_block_biased(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int64_t n,
+                         const float *bias, float *x);
 
 /* Tokens of a grid [batch, gh gw, d] -> windows [batch side side, gh/side gw/side, d] (row-major over
  * windows and inside them), and back. The grid must be divisible, see nn_vit_grid_of's caller. */

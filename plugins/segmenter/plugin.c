@@ -8,7 +8,7 @@
 /* A new variant is a file and a row. */
 static const struct segmenter_variant *const variants[] = {
     &segmenter_segformer, &segmenter_mit,  &segmenter_deeplab, &segmenter_semi,
-    &segmenter_adapnet,   &segmenter_ssma, &segmenter_xnet};
+    &segmenter_adapnet,   &segmenter_ssma, &segmenter_xnet,    &segmenter_upernet};
 
 nn_config segmenter_part(nn_config *k, const char *key, const char *where) {
   const viv_json *node = nn_key(k, key);

@@ -33,6 +33,7 @@ extern const struct segmenter_variant segmenter_semi;
 extern const struct segmenter_variant segmenter_adapnet;
 extern const struct segmenter_variant segmenter_ssma;
 extern const struct segmenter_variant segmenter_xnet;
+extern const struct segmenter_variant segmenter_upernet;
 
 struct segmenter_model {
   nn_net net;

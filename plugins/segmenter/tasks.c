@@ -150,6 +150,13 @@ static void label_map(nn_pass *p, const struct segmenter_model *m, const float *
   }
 }
 
+/* Whether all pictures are to come out in one size. */
+static bool all_alike(const int32_t *size, int32_t n) {
+  for (int32_t b = 1; b < n; b++)
+    if (memcmp(size, size + 2 * b, 2 * sizeof *size) != 0) return false;
+  return true;
+}
+
 /* What the official code makes of tensors: logits of the targets' size, or probabilities. */
 static void official(nn_pass *p, const int32_t *size, const nn_map *y) {
   const struct segmenter_model *m = nn_net_of(p);
@@ -161,10 +168,7 @@ static void official(nn_pass *p, const int32_t *size, const nn_map *y) {
     c->softmax(c, y->x, y->batch * nn_space(y), y->channels, odds.x);
     give(p, &odds, "probabilities");
   }
-  bool alike = true;
-  for (int32_t b = 1; b < y->batch; b++)
-    alike = alike && !memcmp(size, size + 2 * b, 2 * sizeof *size);
-  if (!m->probabilities && alike && nn_wants_result(p, "seg_logits")) {
+  if (!m->probabilities && all_alike(size, y->batch) && nn_wants_result(p, "seg_logits")) {
     nn_map big = nn_resize_map(p, VIV_LINEAR, m->align_corners, size, y);
     give(p, &big, "seg_logits");
   }
@@ -181,6 +185,9 @@ static int32_t segment(nn_pass *p) {
   nn_map y = m->variant->network(p, x, false);
   if (!pictures) official(p, size, &y);
   y = nn_to_layout(p, &y, VIV_CHANNELS_LAST);
+  int32_t *all = NULL; /* as one tensor [B, height, width], where that is possible */
+  if (!pictures && all_alike(size, y.batch) && nn_wants_result(p, "labels"))
+    all = nn_bytes(p, (int64_t)y.batch * size[0] * size[1], sizeof *all);
   for (int32_t b = 0; b < y.batch; b++) {
     nn_mark mark = nn_here(p);
     int32_t height = size[2 * b], width = size[2 * b + 1];
@@ -188,8 +195,12 @@ static int32_t segment(nn_pass *p) {
     label_map(p, m, y.x + b * nn_space(&y) * y.channels, y.size[0], y.size[1], height, width,
               labels);
     nn_result(p, VIV_I32, labels, NN_DIMS(height, width), "labels.%d", (int)b);
+    if (all)
+      memcpy(all + (int64_t)b * height * width, labels,
+             (size_t)height * (size_t)width * sizeof *all);
     nn_release(p, mark);
   }
+  if (all) nn_result(p, VIV_I32, all, NN_DIMS(y.batch, size[0], size[1]), "labels");
   return VIV_DONE;
 }
 
