@@ -19,11 +19,8 @@ static const struct model models[] = {
     {GOLDENS "encodec/original-24khz-tiny", 1, 4, 1, {1, 1, 1, 1, 1, 1, 1}, false, 24000},
     {GOLDENS "encodec/hf-48khz-tiny", 2, 4, 1, {1, 1, 1, 1, 1, 1}, true, 48000},
     {GOLDENS "mimi/tiny", 1, 6, 1, {1, 1, 1, 1, 1, 1}, false, 24000},
-    {GOLDENS "mimi/kyutai-names-tiny", 1, 4, 1, {1, 1, 1, 1}, false, 24000},
-    {GOLDENS "dac/hf-16khz-tiny", 1, 4, 1, {1, 1, 1, 1}, false, 16000},
     {GOLDENS "dac/original-tiny", 1, 3, 1, {1, 1, 1}, false, 44100},
     {GOLDENS "snac/24khz-tiny", 1, 3, 4, {4, 2, 1}, false, 24000},
-    {GOLDENS "snac/attention-tiny", 1, 3, 8, {4, 2, 1}, false, 32000},
 };
 enum { N_MODELS = sizeof models / sizeof *models };
 
