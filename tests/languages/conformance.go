@@ -121,7 +121,7 @@ func tensors(m, null *vivarium.Model, expected string) {
 	check("a shape that does not fit", errors.Is(err, vivarium.BadInput))
 }
 
-func sessions(m *vivarium.Model, folder string, daemon bool) {
+func sessions(m *vivarium.Model, folder string) {
 	session := vivarium.Must(m.Session(""))
 	defer session.Close()
 	on := func(s *vivarium.Session) *vivarium.Settings { return &vivarium.Settings{Params: twenty, Session: s} }
@@ -129,10 +129,6 @@ func sessions(m *vivarium.Model, folder string, daemon bool) {
 	second, _, err := say(bg, m, " Then", on(session))
 	check("a session goes on", err == nil && second != "")
 	path := filepath.Join(folder, "go.session")
-	if daemon {
-		check("a daemon saves no session", errors.Is(session.Save(path), vivarium.Never))
-		return
-	}
 	err = session.Save(path)
 	third, _, _ := say(bg, m, " And", on(session))
 	resumed := vivarium.Must(m.Session(path))
@@ -170,7 +166,7 @@ func main() {
 	_, err := runtime.Load("/nowhere/at/all", nil)
 	check("a model that is not there", errors.Is(err, vivarium.Never) && strings.Contains(err.Error(), "/nowhere/at/all"))
 	tensors(m, null, expected)
-	sessions(m, os.Args[3], daemon)
+	sessions(m, os.Args[3])
 	text := vivarium.Must(m.Detokenize(vivarium.Must(m.Tokenize("a little dog", true)), true))
 	check("tokens there and back", strings.Contains(text, "little dog"))
 	check("describe", strings.Contains(string(vivarium.Must(m.Describe())), "generate"))

@@ -147,16 +147,11 @@ fn tensors(list: &List, model: &Model, null: &Model, expected: &str) -> Result<(
     Ok(())
 }
 
-fn sessions(list: &List, model: &Model, folder: &Path, daemon: bool) -> Result<()> {
+fn sessions(list: &List, model: &Model, folder: &Path) -> Result<()> {
     let session = model.session()?;
     say(model, PROMPT, &on(&session))?;
     list.check("a session goes on", !say(model, " Then", &on(&session))?.is_empty());
     let path = folder.join("rust.session");
-    if daemon {
-        let refused = failure(session.save(&path)).map(|e| e.code);
-        list.check("a daemon saves no session", refused == Some(Code::Never));
-        return Ok(());
-    }
     session.save(&path)?;
     let third = say(model, " And", &on(&session))?;
     let resumed = model.resume(&path)?;
@@ -181,7 +176,7 @@ fn main() -> Result<()> {
         gone.map_or(String::new(), |e| if e.code == Code::Never { e.to_string() } else { String::new() });
     list.check("a model that is not there", text.contains("/nowhere/at/all"));
     tensors(&list, &model, &null, &expected)?;
-    sessions(&list, &model, folder, socket.is_some())?;
+    sessions(&list, &model, folder)?;
     let ids = model.tokenize("a little dog", true)?;
     list.check("tokens there and back", model.detokenize(&ids, true)?.contains("little dog"));
     list.check("describe", model.describe()?.contains("generate"));
