@@ -56,6 +56,7 @@ bench-parts: all badplugins $(BENCHES)
 	@for t in 1 2; do $(BUILD)/bench/bench_limits $$t; done
 	@for b in $(filter-out %/bench_limits,$(BENCHES)); do \
 	  echo "== $$b"; VIV_TEST_BUILD=$(BUILD) $$b || exit 1; done
+	@sh tests/bench/languages.sh $(BUILD)
 	@$(BUILD)/viv bench tests/models/stories260K
 	@$(BUILD)/viv bench zoo/models/sambay-reasoner
 ## bench-peers  detectors, tokenizers and COCO's evaluation beside other programs

@@ -14,6 +14,9 @@ void viv__remote_close(viv_runtime *rt);
 /* params is a JSON object or NULL; json, the answer, may be NULL. Blocks until it has come. */
 int32_t viv__remote_call(viv_runtime *rt, uint64_t model, const char *verb, const char *params,
                          viv_text *json, viv_error *error);
+/* The same with a descriptor (-1: none), which is taken over, and with one that may come back. */
+int32_t viv__remote_call_with(viv_runtime *rt, uint64_t model, const char *verb, const char *params,
+                              int fd, viv_text *json, int *fd_out, viv_error *error);
 int32_t viv__remote_load(viv_runtime *rt, const char *path, const char *params, viv_model **out,
                          viv_error *error);
 /* why, plan, plugins, machine, models. */
@@ -25,6 +28,11 @@ int32_t viv__remote_detokenize(viv_model *m, const int32_t *ids, uint64_t n, boo
                                viv_text *text, viv_error *error);
 int32_t viv__remote_session_open(viv_model *m, uint64_t *id, viv_error *error);
 void viv__remote_session_close(viv_model *m, uint64_t id);
+/* A session as bytes: read from the daemon into *data (viv__free), and given to it. */
+int32_t viv__remote_session_save(viv_model *m, uint64_t id, char **data, size_t *len,
+                                 viv_error *error);
+int32_t viv__remote_session_resume(viv_model *m, const char *data, size_t len, uint64_t *id,
+                                   viv_error *error);
 
 int32_t viv__remote_submit(viv_model *m, const viv_request *request, viv_job **out,
                            viv_error *error);

@@ -36,7 +36,7 @@ int32_t viv__remote_send(viv__remote *r, int type, uint64_t id, viv__buf *messag
 
 /* ---- reading ---- */
 
-static void take_reply(viv__remote *r, const viv__frame *f) {
+static void take_reply(viv__remote *r, const viv__frame *f, int fd) {
   viv__wire_reply m;
   viv_error error = VIV_ERROR_INIT;
   int32_t status = viv__wire_reply_read(f, &m, &error);
@@ -51,12 +51,15 @@ static void take_reply(viv__remote *r, const viv__frame *f) {
       p->json = viv__strndup(m.json.len ? m.json.ptr : "", m.json.len);
       p->len = m.json.len;
       if (!p->json) p->status = VIV_FAIL(&p->error, VIV_NOT_NOW, "reply", "no memory");
+      p->fd = fd;
+      fd = -1;
     }
     p->done = true;
     break;
   }
   pthread_cond_broadcast(&r->changed);
   pthread_mutex_unlock(&r->state);
+  if (fd >= 0) close(fd);
 }
 
 static void lose(viv__remote *r, const viv_error *reason) {
@@ -79,9 +82,13 @@ static void lose(viv__remote *r, const viv_error *reason) {
 static bool take_frame(viv__remote *r, const viv__frame *f, int fd, viv_error *error) {
   viv_str text;
   if (f->type == VIV__WIRE_EVENT) return viv__remote_event(r, f, fd, error);
-  if (fd >= 0) close(fd);
   if (f->type == VIV__WIRE_REPLY) {
-    take_reply(r, f);
+    take_reply(r, f, fd);
+    return true;
+  }
+  if (fd >= 0) close(fd);
+  if (f->type == VIV__WIRE_UNPOOL) {
+    viv__remote_regions_drop(r, f->id);
     return true;
   }
   if (f->type == VIV__WIRE_GOODBYE && viv__wire_text_read(f, &text, error) >= 0)
@@ -114,8 +121,13 @@ static void *reader(void *context) {
 
 int32_t viv__remote_call(viv_runtime *rt, uint64_t model, const char *verb, const char *params,
                          viv_text *json, viv_error *error) {
+  return viv__remote_call_with(rt, model, verb, params, -1, json, NULL, error);
+}
+
+int32_t viv__remote_call_with(viv_runtime *rt, uint64_t model, const char *verb, const char *params,
+                              int fd, viv_text *json, int *fd_out, viv_error *error) {
   viv__remote *r = rt->remote;
-  viv__pending p = {.error = VIV_ERROR_INIT};
+  viv__pending p = {.error = VIV_ERROR_INIT, .fd = -1};
   viv__buf b = {0};
   viv__wire_call m = {.model = model, .verb = viv__str(verb), .params = viv__str(params)};
   viv__wire_put_call(&b, &m);
@@ -124,13 +136,14 @@ int32_t viv__remote_call(viv_runtime *rt, uint64_t model, const char *verb, cons
     if (error && VIV_HAS(error, message)) *error = r->reason;
     pthread_mutex_unlock(&r->state);
     viv__buf_free(&b);
+    if (fd >= 0) close(fd);
     return r->reason.code;
   }
   p.id = ++r->next_id;
   p.next = r->calls;
   r->calls = &p;
   pthread_mutex_unlock(&r->state);
-  int32_t status = viv__remote_send(r, VIV__WIRE_CALL, p.id, &b, -1, error);
+  int32_t status = viv__remote_send(r, VIV__WIRE_CALL, p.id, &b, fd, error);
   pthread_mutex_lock(&r->state);
   if (status == VIV_BAD_INPUT) { /* it never left, so nobody answers */
     for (viv__pending **at = &r->calls; *at; at = &(*at)->next)
@@ -144,6 +157,10 @@ int32_t viv__remote_call(viv_runtime *rt, uint64_t model, const char *verb, cons
   }
   while (!p.done) pthread_cond_wait(&r->changed, &r->state);
   pthread_mutex_unlock(&r->state);
+  if (p.fd >= 0 && fd_out && p.status >= 0)
+    *fd_out = p.fd;
+  else if (p.fd >= 0)
+    close(p.fd);
   if (p.status < 0) {
     if (error && VIV_HAS(error, message)) *error = p.error;
     viv__free(p.json);
@@ -215,6 +232,7 @@ static int32_t greet(viv__remote *r, const char *path, viv_error *error) {
 static void drop(viv__remote *r) {
   viv__link_close(&r->link);
   viv__remote_slabs_free(r);
+  viv__remote_regions_drop(r, UINT64_MAX);
   pthread_cond_destroy(&r->changed);
   pthread_mutex_destroy(&r->state);
   pthread_mutex_destroy(&r->send);

@@ -13,6 +13,15 @@ typedef struct viv__slab {
   bool used;
 } viv__slab;
 
+/* Memory of a worker's in which results come. Its first word says that one is there; whoever has read it
+ * clears it, and the worker writes the next one. Seen by the events that lie in it: refs. */
+typedef struct viv__region {
+  struct viv__region *next;
+  uint64_t id, bytes;
+  char *at;
+  _Atomic uint32_t refs;
+} viv__region;
+
 /* A call that waits. */
 typedef struct viv__pending {
   struct viv__pending *next;
@@ -22,6 +31,7 @@ typedef struct viv__pending {
   viv_error error;
   char *json; /* [len], terminated; NULL when it failed */
   size_t len;
+  int fd; /* that came with the answer; -1: none */
 } viv__pending;
 
 enum { VIV__REMOTE_SLABS = 32, VIV__REMOTE_BUCKETS = 64 };
@@ -38,6 +48,7 @@ typedef struct viv__remote {
   uint64_t next_id;
   viv__pending *calls;
   viv_job *jobs[VIV__REMOTE_BUCKETS]; /* by remote_id; each is held */
+  viv__region *regions;               /* the reader's */
   viv__slab *slabs;
   size_t n_slabs;
 } viv__remote;
@@ -50,5 +61,7 @@ bool viv__remote_event(viv__remote *r, const viv__frame *f, int fd, viv_error *e
 /* Ends every job that is left with the reason. The reader's last act. */
 void viv__remote_end_jobs(viv__remote *r);
 void viv__remote_slabs_free(viv__remote *r);
+/* Lets go of the regions of a worker that is gone, of all for UINT64_MAX. The reader's, or after it. */
+void viv__remote_regions_drop(viv__remote *r, uint64_t worker);
 
 #endif

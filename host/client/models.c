@@ -4,8 +4,11 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "client/client.h"
+#include "wire/wire.h"
 
 static int32_t absolute(const char *path, char out[PATH_MAX], viv_error *error) {
   if (realpath(path, out)) return VIV_OK;
@@ -130,15 +133,58 @@ int32_t viv__remote_detokenize(viv_model *m, const int32_t *ids, uint64_t n, boo
   return text->ptr ? VIV_OK : VIV_FAIL(error, VIV_NOT_NOW, "detokenize", "no memory");
 }
 
-int32_t viv__remote_session_open(viv_model *m, uint64_t *id, viv_error *error) {
-  viv_text answer = {0};
+/* {"session": number} */
+static int32_t session_of(viv_text *answer, uint64_t *id, viv_error *error) {
   viv_json *json = NULL;
-  int32_t status = viv__remote_call(m->rt, m->remote_id, "session_open", "{}", &answer, error);
-  if (status >= 0) status = viv__json_parse(answer.ptr, answer.len, "session", &json, error);
+  int32_t status = viv__json_parse(answer->ptr, answer->len, "session", &json, error);
   *id = (uint64_t)viv__json_num(json, "session", 0);
   viv__json_free(json);
-  viv_text_free(&answer);
+  viv_text_free(answer);
   return status < 0 ? status : VIV_OK;
+}
+
+int32_t viv__remote_session_open(viv_model *m, uint64_t *id, viv_error *error) {
+  viv_text answer = {0};
+  int32_t status = viv__remote_call(m->rt, m->remote_id, "session_open", "{}", &answer, error);
+  return status < 0 ? status : session_of(&answer, id, error);
+}
+
+int32_t viv__remote_session_save(viv_model *m, uint64_t id, char **data, size_t *len,
+                                 viv_error *error) {
+  char params[48];
+  int fd = -1;
+  snprintf(params, sizeof params, "{\"session\":%llu}", (unsigned long long)id);
+  int32_t status =
+      viv__remote_call_with(m->rt, m->remote_id, "session_save", params, -1, NULL, &fd, error);
+  if (status < 0) return status;
+  int64_t bytes = fd >= 0 ? viv__region_size(fd, error) : -1;
+  void *at = bytes > 0 ? mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+  if (fd >= 0) close(fd);
+  if (at == MAP_FAILED) return VIV_FAIL(error, VIV_BUG, "vivd", "sent no session");
+  *data = viv__malloc((size_t)bytes);
+  *len = (size_t)bytes;
+  if (*data) memcpy(*data, at, *len);
+  munmap(at, (size_t)bytes);
+  return *data ? VIV_OK : VIV_FAIL(error, VIV_NOT_NOW, "session", "no memory");
+}
+
+int32_t viv__remote_session_resume(viv_model *m, const char *data, size_t len, uint64_t *id,
+                                   viv_error *error) {
+  char params[48];
+  viv_text answer = {0};
+  void *at = NULL;
+  int fd = viv__region_make("vivarium-session", len, &at);
+  if (fd < 0) return VIV_FAIL(error, VIV_NOT_NOW, "session", "no shared memory of %zu bytes", len);
+  memcpy(at, data, len);
+  munmap(at, len);
+  if (viv__region_freeze(fd)) {
+    close(fd);
+    return VIV_FAIL(error, VIV_NOT_NOW, "session", "its memory can't be sealed");
+  }
+  snprintf(params, sizeof params, "{\"bytes\":%zu}", len);
+  int32_t status = viv__remote_call_with(m->rt, m->remote_id, "session_resume", params, fd, &answer,
+                                         NULL, error);
+  return status < 0 ? status : session_of(&answer, id, error);
 }
 
 void viv__remote_session_close(viv_model *m, uint64_t id) {

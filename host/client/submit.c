@@ -273,7 +273,69 @@ static void *map_result(const viv__wire_event *e, int fd, viv_error *error) {
   return at;
 }
 
-static int32_t deliver(viv_job *job, const viv__wire_event *e) {
+static void unref_region(viv__region *g) {
+  if (atomic_fetch_sub(&g->refs, 1) != 1) return;
+  munmap(g->at, g->bytes);
+  viv__free(g);
+}
+
+/* Its result was read: the worker may write the next one there. */
+static void release_region(void *owner) {
+  viv__region *g = owner;
+  atomic_store_explicit((_Atomic uint32_t *)(void *)g->at, 0, memory_order_release);
+  unref_region(g);
+}
+
+void viv__remote_regions_drop(viv__remote *r, uint64_t worker) {
+  for (viv__region **at = &r->regions; *at;) {
+    viv__region *g = *at;
+    if (worker != UINT64_MAX && g->id >> VIV__WIRE_REGION_BITS != worker) {
+      at = &g->next;
+      continue;
+    }
+    *at = g->next;
+    unref_region(g);
+  }
+}
+
+static viv__region *take_region(viv__remote *r, uint64_t id, int fd, viv_error *error) {
+  int64_t bytes = viv__region_size(fd, error);
+  viv__region *g = bytes > 0 ? viv__calloc(1, sizeof *g) : NULL;
+  void *at = g ? mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+  if (at == MAP_FAILED) {
+    viv__free(g);
+    VIV_FAIL(error, VIV_NOT_NOW, "result", "its memory can't be mapped");
+    return NULL;
+  }
+  *g = (viv__region){.next = r->regions, .id = id, .bytes = (uint64_t)bytes, .at = at};
+  atomic_init(&g->refs, 1);
+  r->regions = g;
+  return g;
+}
+
+/* The region that a result lies in, held for it; NULL: it lies in none. */
+static viv__region *find_region(viv__remote *r, const viv__wire_value *v, int fd,
+                                viv_error *error) {
+  viv__region *g = r->regions;
+  while (g && g->id != v->pool) g = g->next;
+  if (fd >= 0 && g)
+    VIV_FAIL(error, VIV_BUG, "vivd", "sent a region twice");
+  else if (fd >= 0)
+    g = take_region(r, v->pool, fd, error);
+  else if (!g)
+    VIV_FAIL(error, VIV_BUG, "vivd", "sent a result in a region that it had not sent");
+  if (!g || (error && error->code < 0)) return NULL;
+  if (v->offset < VIV__WIRE_REGION_DATA || v->offset % ALIGN || v->offset > g->bytes ||
+      v->bytes.len > g->bytes - v->offset) {
+    VIV_FAIL(error, VIV_BUG, "vivd", "sent a result that lies outside its region");
+    return NULL;
+  }
+  atomic_fetch_add(&g->refs, 1);
+  return g;
+}
+
+/* region: what the bytes lie in, NULL: they are copied. */
+static int32_t deliver(viv_job *job, const viv__wire_event *e, viv__region *region) {
   viv_tensor t = {.struct_size = sizeof t,
                   .data = (void *)(uintptr_t)e->value.bytes.ptr,
                   .bytes = e->value.bytes.len,
@@ -290,6 +352,7 @@ static int32_t deliver(viv_job *job, const viv__wire_event *e) {
   } else {
     event.bytes = e->value.bytes;
   }
+  if (region) return viv__job_lend(job, &event, release_region, region);
   return viv__job_deliver(job, &event);
 }
 
@@ -308,6 +371,14 @@ bool viv__remote_event(viv__remote *r, const viv__frame *f, int fd, viv_error *e
     if (mapped == MAP_FAILED) status = VIV_BUG;
     e.value.bytes.ptr = mapped;
   }
+  viv__region *region = NULL;
+  if (status >= 0 && e.value.where == VIV__WIRE_IN_POOL) {
+    region = find_region(r, &e.value, fd, error);
+    if (region)
+      e.value.bytes.ptr = region->at + e.value.offset;
+    else
+      status = VIV_BUG;
+  }
   if (fd >= 0) close(fd);
   if (status < 0) return false;
   if (e.flags & VIV_EVENT_FINAL) {
@@ -315,7 +386,7 @@ bool viv__remote_event(viv__remote *r, const viv__frame *f, int fd, viv_error *e
                                   e.value.bytes.len ? e.value.bytes.len : 2);
     finish(r, job, e.status, &e.error, counters);
   } else {
-    status = deliver(job, &e);
+    status = deliver(job, &e, region);
   }
   if (mapped) munmap(mapped, e.value.bytes.len);
   return status >= 0 || VIV_FAIL(error, VIV_NOT_NOW, "event", "no memory for an event") >= 0;

@@ -55,7 +55,7 @@ viv__plugin *viv__find_strategy(viv_runtime *rt, viv_str name);
 typedef struct viv__loop viv__loop;
 
 struct viv_runtime {
-  viv_host host; /* the table plugins get; host.self is the runtime */
+  viv_host host;              /* the table plugins get; host.self is the runtime */
   struct viv__remote *remote; /* client/client.h; NULL: models live in this process */
   viv__log log;
   const viv_compute *compute;
@@ -99,7 +99,9 @@ void viv__loop_wake(viv_runtime *rt);
 
 typedef struct viv__event_node {
   struct viv__event_node *next;
-  size_t room; /* bytes of the block that the node begins */
+  size_t room;                  /* bytes of the block that the node begins */
+  void (*release)(void *owner); /* NULL, or: the bytes are lent, and are to be given back */
+  void *owner;
   viv_event event;
   viv_tensor tensor;
 } viv__event_node;
@@ -160,6 +162,10 @@ void viv__job_unref(viv_job *job);
 int32_t viv__job_emit(viv_job *job, const viv_event *event);
 /* Queues an event that another process' checks let through; NOT_NOW: no memory. */
 int32_t viv__job_deliver(viv_job *job, const viv_event *event);
+/* The same without copying what a tensor, picture or sound is made of: release(owner) is called once,
+ * when nobody can see it any more, or at once when it fails. */
+int32_t viv__job_lend(viv_job *job, const viv_event *event, void (*release)(void *owner),
+                      void *owner);
 /* The one terminal event. Later calls do nothing. counters: JSON text, taken over, or NULL. */
 void viv__job_end(viv_job *job, int32_t status, const viv_error *error, char *counters);
 int32_t viv__job_poll(viv_job *job);
@@ -231,6 +237,11 @@ struct viv_session {
   int64_t n_tokens, cap_tokens;
   uint64_t reserved;
 };
+/* A session as bytes, for a file or another process; path is for messages. *data: viv__free. */
+int32_t viv__session_save(viv_session *session, const char *path, char **data, size_t *len,
+                          viv_error *error);
+int32_t viv__session_resume(viv_model *model, const char *data, size_t len, const char *path,
+                            viv_session **out, viv_error *error);
 void viv__session_unref(viv_session *session);
 
 /* ---- streams ---- */

@@ -188,10 +188,18 @@ void viv__job_ref(viv_job *job) {
   atomic_fetch_add(&job->refs, 1);
 }
 
+/* What was lent to the event goes back. */
+static void give_back(viv__event_node *node) {
+  if (node->release) node->release(node->owner);
+  node->release = NULL;
+}
+
 static void free_events(viv_job *job) {
+  if (job->current) give_back(job->current);
   if (job->current && job->current != &job->end) viv__free(job->current);
   for (viv__event_node *n = job->head, *next; n; n = next) {
     next = n->next;
+    give_back(n);
     if (n != &job->end) viv__free(n);
   }
   for (viv__event_node *n = job->spare, *next; n; n = next) {
@@ -293,10 +301,11 @@ static viv__event_node *take_node(viv_job *job, size_t bytes) {
   return node;
 }
 
-/* One block holds the node, its name, its bytes and its tensor's data. */
-static viv__event_node *copy_event(viv_job *job, const viv_event *e) {
-  size_t name = (e->name.len + 1 + 63) & ~(size_t)63, bytes = (e->bytes.len + 1 + 63) & ~(size_t)63;
-  size_t data = e->kind == VIV_KIND_TENSOR ? e->tensor->bytes : 0;
+/* One block holds the node, its name and, unless they are lent, its bytes and its tensor's data. */
+static viv__event_node *copy_event(viv_job *job, const viv_event *e, bool lent) {
+  size_t name = (e->name.len + 1 + 63) & ~(size_t)63;
+  size_t bytes = lent ? 64 : (e->bytes.len + 1 + 63) & ~(size_t)63;
+  size_t data = e->kind == VIV_KIND_TENSOR && !lent ? e->tensor->bytes : 0;
   size_t head = (sizeof(viv__event_node) + 63) & ~(size_t)63;
   if (data > SIZE_MAX / 4 || e->bytes.len > SIZE_MAX / 4 || e->name.len > 4096) return NULL;
   viv__event_node *node = take_node(job, head + name + bytes + data);
@@ -304,19 +313,19 @@ static viv__event_node *copy_event(viv_job *job, const viv_event *e) {
   char *name_at = (char *)node + head, *bytes_at = name_at + name, *data_at = bytes_at + bytes;
   if (e->name.len) memcpy(name_at, e->name.ptr, e->name.len);
   name_at[e->name.len] = 0;
-  if (e->bytes.len) memcpy(bytes_at, e->bytes.ptr, e->bytes.len);
-  bytes_at[e->bytes.len] = 0;
+  if (e->bytes.len && !lent) memcpy(bytes_at, e->bytes.ptr, e->bytes.len);
+  bytes_at[lent ? 0 : e->bytes.len] = 0;
   node->event = (viv_event){.struct_size = sizeof(viv_event),
                             .kind = e->kind,
                             .flags = e->flags & VIV_EVENT_TAP,
                             .name = {name_at, e->name.len},
-                            .bytes = {bytes_at, e->bytes.len},
+                            .bytes = {lent && e->bytes.len ? e->bytes.ptr : bytes_at, e->bytes.len},
                             .progress = e->progress};
   if (e->kind == VIV_KIND_TENSOR) {
     if (data) memcpy(data_at, e->tensor->data, data);
     node->tensor = (viv_tensor){.struct_size = sizeof(viv_tensor),
-                                .data = data_at,
-                                .bytes = data,
+                                .data = lent ? e->tensor->data : data_at,
+                                .bytes = e->tensor->bytes,
                                 .dtype = e->tensor->dtype,
                                 .ndim = e->tensor->ndim};
     memcpy(node->tensor.shape, e->tensor->shape, sizeof node->tensor.shape);
@@ -372,7 +381,11 @@ int32_t viv__job_emit(viv_job *job, const viv_event *event) {
   pthread_mutex_unlock(&job->lock);
   if (ended) return VIV_BUG;
   if (full) return VIV_WAIT;
-  viv__event_node *node = copy_event(job, event);
+  return viv__job_deliver(job, event);
+}
+
+int32_t viv__job_deliver(viv_job *job, const viv_event *event) {
+  viv__event_node *node = copy_event(job, event, false);
   if (!node) return VIV_NOT_NOW;
   pthread_mutex_lock(&job->lock);
   append(job, node);
@@ -380,9 +393,15 @@ int32_t viv__job_emit(viv_job *job, const viv_event *event) {
   return VIV_OK;
 }
 
-int32_t viv__job_deliver(viv_job *job, const viv_event *event) {
-  viv__event_node *node = copy_event(job, event);
-  if (!node) return VIV_NOT_NOW;
+int32_t viv__job_lend(viv_job *job, const viv_event *event, void (*release)(void *owner),
+                      void *owner) {
+  viv__event_node *node = copy_event(job, event, true);
+  if (!node) {
+    release(owner);
+    return VIV_NOT_NOW;
+  }
+  node->release = release;
+  node->owner = owner;
   pthread_mutex_lock(&job->lock);
   append(job, node);
   pthread_mutex_unlock(&job->lock);
@@ -455,6 +474,7 @@ int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
   if (!job->head) job->tail = NULL;
   job->queued--;
   job->current = node;
+  if (spent) give_back(spent);
   job->end_given = node == &job->end;
   if (job->fd >= 0 && !job->head && !job->end_given) {
     uint64_t drained;

@@ -5,8 +5,11 @@
 
 #include <string.h>
 
-int32_t viv_session_open(viv_model *m, viv_session **out, viv_error *error) {
-  if (!m || !out) return VIV_FAIL(error, VIV_BAD_INPUT, "session", "model or out is NULL");
+#define SESSION_LIMIT ((size_t)1 << 36)
+
+/* saved, of len bytes: what a daemon is to begin with; NULL: nothing. */
+static int32_t open_session(viv_model *m, const char *saved, size_t len, viv_session **out,
+                            viv_error *error) {
   if (!m->rt->remote && !m->token && !m->api->session_open)
     return VIV_FAIL(error, VIV_NEVER, m->name, "this model keeps nothing between jobs");
   viv_session *s = viv__calloc(1, sizeof *s);
@@ -15,7 +18,8 @@ int32_t viv_session_open(viv_model *m, viv_session **out, viv_error *error) {
   s->seq = -1;
   atomic_init(&s->refs, 1);
   if (m->rt->remote) {
-    int32_t status = viv__remote_session_open(m, &s->remote_id, error);
+    int32_t status = saved ? viv__remote_session_resume(m, saved, len, &s->remote_id, error)
+                           : viv__remote_session_open(m, &s->remote_id, error);
     if (status < 0) {
       viv__session_unref(s);
       return status;
@@ -36,6 +40,11 @@ int32_t viv_session_open(viv_model *m, viv_session **out, viv_error *error) {
   atomic_fetch_add(&m->refs, 1);
   *out = s;
   return VIV_OK;
+}
+
+int32_t viv_session_open(viv_model *m, viv_session **out, viv_error *error) {
+  if (!m || !out) return VIV_FAIL(error, VIV_BAD_INPUT, "session", "model or out is NULL");
+  return open_session(m, NULL, 0, out, error);
 }
 
 /* Claims the model for a moment, so that nothing else executes in it. */
@@ -81,37 +90,60 @@ void viv_session_close(viv_session *s) {
   viv__model_unref(m);
 }
 
-int32_t viv_session_save(viv_session *s, const char *path, viv_error *error) {
-  if (!s || !path) return VIV_FAIL(error, VIV_BAD_INPUT, "session", "session or path is NULL");
+int32_t viv__session_save(viv_session *s, const char *path, char **data, size_t *len,
+                          viv_error *error) {
   if (s->model->rt->remote)
-    return VIV_FAIL(error, VIV_NEVER, path, "a daemon's sessions can't be saved");
+    return viv__remote_session_save(s->model, s->remote_id, data, len, error);
   if (!s->model->token)
     return VIV_FAIL(error, VIV_NEVER, s->model->name, "sessions of this model can't be saved");
   claim(s->model);
   int32_t role = viv__thread_role(VIV_THREAD_JOB);
   int32_t status = s->busy ? VIV_FAIL(error, VIV_NOT_NOW, path, "a job of the session is running")
-                           : viv__tokens_session_save(s, path, error);
+                           : viv__tokens_session_save(s, path, data, len, error);
   viv__thread_role(role);
   unclaim(s->model);
   return status;
 }
 
-int32_t viv_session_resume(viv_model *m, const char *path, viv_session **out, viv_error *error) {
-  viv_session *s = NULL;
-  if (m && m->rt->remote)
-    return VIV_FAIL(error, VIV_NEVER, path, "a saved session can't be resumed in a daemon");
-  if (m && !m->token)
-    return VIV_FAIL(error, VIV_NEVER, m->name, "sessions of this model can't be saved");
-  int32_t status = viv_session_open(m, &s, error);
+int32_t viv_session_save(viv_session *s, const char *path, viv_error *error) {
+  char *data = NULL;
+  size_t len = 0;
+  if (!s || !path) return VIV_FAIL(error, VIV_BAD_INPUT, "session", "session or path is NULL");
+  int32_t status = viv__session_save(s, path, &data, &len, error);
   if (status < 0) return status;
-  claim(m);
-  int32_t role = viv__thread_role(VIV_THREAD_JOB);
-  status = viv__tokens_session_load(s, path, error);
-  viv__thread_role(role);
-  unclaim(m);
+  status = viv__write_file(path, data, len, error);
+  viv__free(data);
+  return status < 0 ? status : VIV_OK;
+}
+
+int32_t viv__session_resume(viv_model *m, const char *data, size_t len, const char *path,
+                            viv_session **out, viv_error *error) {
+  viv_session *s = NULL;
+  if (!m->rt->remote && !m->token)
+    return VIV_FAIL(error, VIV_NEVER, m->name, "sessions of this model can't be saved");
+  int32_t status = open_session(m, m->rt->remote ? data : NULL, len, &s, error);
+  if (status < 0) return status;
+  if (!m->rt->remote) {
+    claim(m);
+    int32_t role = viv__thread_role(VIV_THREAD_JOB);
+    status = viv__tokens_session_load(s, data, len, path, error);
+    viv__thread_role(role);
+    unclaim(m);
+  }
   if (status < 0)
     viv_session_close(s);
   else
     *out = s;
+  return status;
+}
+
+int32_t viv_session_resume(viv_model *m, const char *path, viv_session **out, viv_error *error) {
+  char *data = NULL;
+  size_t len = 0;
+  if (!m || !path || !out)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "session", "model, path or out is NULL");
+  int32_t status = viv__read_file(path, SESSION_LIMIT, &data, &len, error);
+  if (status >= 0) status = viv__session_resume(m, data, len, path, out, error);
+  viv__free(data);
   return status;
 }

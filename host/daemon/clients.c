@@ -139,19 +139,24 @@ static void more_credit(client *c, const viv__frame *f) {
     peer_pass(&j->worker->peer, VIV__WIRE_CREDIT_MORE, j->id, f->payload, f->length, -1);
 }
 
-static void take_call(client *c, const viv__frame *f) {
+static void take_call(client *c, const viv__frame *f, int fd) {
   viv__wire_call m;
   viv_error error = VIV_ERROR_INIT;
-  if (viv__wire_call_read(f, &m, &error) < 0)
-    client_goodbye(c, "%s: %s", error.where, error.message);
-  else
-    verb_call(c, f->id, &m);
+  int32_t status = viv__wire_call_read(f, &m, &error);
+  if (status >= 0 && fd >= 0 && !viv__str_eq(m.verb, "session_resume"))
+    status = VIV_FAIL(&error, VIV_BAD_INPUT, "CALL", "this verb takes no descriptor");
+  if (status >= 0) {
+    verb_call(c, f->id, &m, fd);
+    return;
+  }
+  if (fd >= 0) close(fd);
+  client_goodbye(c, "%s: %s", error.where, error.message);
 }
 
 static void on_frame(peer *p, const viv__frame *f, int fd) {
   client *c = (client *)p;
   job *j;
-  if (fd >= 0 && (f->type != VIV__WIRE_POOL || !c->greeted)) {
+  if (fd >= 0 && ((f->type != VIV__WIRE_POOL && f->type != VIV__WIRE_CALL) || !c->greeted)) {
     close(fd);
     client_goodbye(c, "%s: takes no descriptor", viv__wire_name(f->type));
     return;
@@ -162,7 +167,7 @@ static void on_frame(peer *p, const viv__frame *f, int fd) {
   }
   switch (f->type) {
   case VIV__WIRE_CALL:
-    take_call(c, f);
+    take_call(c, f, fd);
     break;
   case VIV__WIRE_SUBMIT:
     job_submit(c, f);
@@ -225,6 +230,10 @@ static void on_lost(peer *p, const viv_error *why) {
   }
   jobs_orphan(c);
   end_sessions(c);
+  /* After the cancels: a worker makes no region for a job that was cancelled. */
+  for (worker *w = p->d->workers; w; w = w->next)
+    if (w->model && w->state == WORKER_READY)
+      peer_pass(&w->peer, VIV__WIRE_GOODBYE, c->serial, NULL, 0, -1);
   for (int i = 0; i < POOLS; i++)
     if (c->pools[i].fd >= 0) drop_pool(c, &c->pools[i]);
   peer_close(p);

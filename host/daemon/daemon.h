@@ -90,6 +90,7 @@ struct client {
   pid_t pid;
   int grants;
   bool greeted;
+  bool has_regions; /* of workers', for results */
   char name[64];
   pool pools[POOLS];
   uint64_t pool_bytes;
@@ -104,7 +105,7 @@ void client_reply(client *c, uint64_t id, int32_t status, const viv_error *error
 void client_fail(client *c, uint64_t id, const viv_error *error);
 void client_goodbye(client *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A CALL of a client: answers it now, or sees to it that it will be answered. */
-void verb_call(client *c, uint64_t id, const viv__wire_call *call);
+void verb_call(client *c, uint64_t id, const viv__wire_call *call, int fd); /* fd: the callee's */
 
 /* ---- calls that wait for a worker's answer ---- */
 
@@ -211,6 +212,9 @@ extern const char worker_hang[]; /* the reason of a kill that counts as the plug
 void worker_kill(worker *w, const char *why);
 void worker_call(worker *w, const char *verb, viv_str params, uint64_t client, uint64_t client_id,
                  uint64_t session);
+/* The same with a descriptor, which is taken over. */
+void worker_call_with(worker *w, const char *verb, viv_str params, int fd, uint64_t client,
+                      uint64_t client_id, uint64_t session);
 void worker_retire(worker *w); /* leaves when its jobs are done */
 
 /* ---- jobs (jobs.c) ---- */
@@ -295,6 +299,19 @@ void vivd_drain(vivd *d, const char *why);
 /* ---- the worker process (worker_main.c, sandbox.c) ---- */
 
 int worker_main(int argc, char **argv);
+/* Where a worker's large results go (worker_results.c). NULL: no memory. */
+typedef struct results results;
+typedef struct result_place {
+  uint64_t number; /* of the region */
+  void *at;
+  int fd; /* the region's, which the client does not have yet and the caller owns; -1: it has it */
+} result_place;
+results *results_new(void);
+/* Claims room for so many bytes that this client will see; false: there is none, a descriptor of its own
+ * has to do. */
+bool results_place(results *r, uint64_t client, uint64_t bytes, result_place *out);
+void results_forget(results *r, uint64_t client); /* its connection has ended */
+
 /* Locks the calling thread, and all that it starts, in. readable: paths, ended by NULL. Answers a JSON
  * object that tells what is in force, viv__free; NULL: no memory, nothing may be run. */
 char *sandbox_enter(const char *const *readable);

@@ -296,6 +296,9 @@ void job_run(job *j, worker *w) {
   }
   uint64_t deadline = htole64((uint64_t)left);
   memcpy(j->payload + VIV__WIRE_SUBMIT_DEADLINE, &deadline, sizeof deadline);
+  /* A worker has one model; what it needs to know instead is who will see the results. */
+  uint64_t owner = htole64(j->client ? j->client->serial : 0);
+  memcpy(j->payload, &owner, sizeof owner);
   peer_pass(&w->peer, VIV__WIRE_SUBMIT, j->id, j->payload, j->length, -1);
   viv__free(j->payload);
   j->payload = NULL;
@@ -307,6 +310,19 @@ static job *job_of_worker(worker *w, uint64_t id) {
   return NULL;
 }
 
+/* Results in a region of the worker's: the number that the client knows it under holds the worker's, so that
+ * no worker can name another's. */
+static int32_t name_region(const worker *w, const viv__frame *f, const viv__wire_value *v, int fd,
+                           viv_error *error) {
+  if (v->pool >> VIV__WIRE_REGION_BITS)
+    return VIV_FAIL(error, VIV_BUG, "EVENT", "a region has too large a number");
+  if (fd >= 0 && viv__region_size(fd, error) < 0) return VIV_BUG;
+  uint64_t number = htole64(w->serial << VIV__WIRE_REGION_BITS | v->pool);
+  /* The frame lies in this connection's own buffer. */
+  memcpy((uint8_t *)(uintptr_t)f->payload + v->pool_at, &number, sizeof number);
+  return VIV_OK;
+}
+
 /* An event of a worker, which is not trusted: numbers, credit and END are checked. */
 void job_event(worker *w, const viv__frame *f, int fd) {
   viv__wire_event e;
@@ -315,6 +331,8 @@ void job_event(worker *w, const viv__frame *f, int fd) {
   int32_t status = viv__wire_event_read(f, &e, &error);
   if (status == VIV_OK && e.value.where == VIV__WIRE_IN_FD)
     status = viv__region_check(fd, e.value.bytes.len, true, &error);
+  if (status == VIV_OK && e.value.where == VIV__WIRE_IN_POOL)
+    status = name_region(w, f, &e.value, fd, &error);
   bool final = status == VIV_OK && (e.flags & VIV_EVENT_FINAL);
   if (status == VIV_OK && j && (e.seq != j->seq || (!final && j->credit < 1)))
     status = VIV_FAIL(&error, VIV_BUG, "EVENT", "a wrong number, or no credit was left");
@@ -326,6 +344,7 @@ void job_event(worker *w, const viv__frame *f, int fd) {
   j->seq++;
   j->credit--;
   if (j->client) {
+    j->client->has_regions |= e.value.where == VIV__WIRE_IN_POOL;
     peer_pass(&j->client->peer, VIV__WIRE_EVENT, j->client_id, f->payload, f->length, fd);
     w->d->events_out++;
   } else if (fd >= 0) {

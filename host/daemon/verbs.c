@@ -3,12 +3,14 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct request {
   client *c;
   vivd *d;
   uint64_t id;
   const viv__wire_call *call;
+  int fd;                 /* that came with it, -1: none; whoever takes it sets -1 */
   const viv_json *params; /* an object */
   viv_error error;
 } request;
@@ -188,8 +190,16 @@ static int32_t do_tokens(request *r) {
   return status;
 }
 
+/* session_open, and session_resume with a descriptor. */
 static int32_t do_session_open(request *r) {
   worker *w = NULL;
+  bool resumed = viv__str_eq(r->call->verb, "session_resume");
+  double bytes = viv__json_num(r->params, "bytes", 0);
+  if (resumed && r->fd < 0)
+    return VIV_FAIL(&r->error, VIV_BAD_INPUT, "session_resume", "came without a descriptor");
+  if (resumed && viv__region_check(r->fd, bytes > 0 && bytes < 1e15 ? (uint64_t)bytes : 0, true,
+                                   &r->error) < 0)
+    return VIV_BAD_INPUT;
   int32_t status = ready_worker(r, &w);
   if (status < 0) return status;
   session *s = calloc(1, sizeof *s);
@@ -201,7 +211,21 @@ static int32_t do_session_open(request *r) {
   r->d->sessions = s;
   char params[48];
   int n = snprintf(params, sizeof params, "{\"session\":%llu}", (unsigned long long)s->id);
-  worker_call(w, "session_open", (viv_str){params, (uint64_t)n}, r->c->serial, r->id, s->id);
+  worker_call_with(w, resumed ? "session_resume" : "session_open", (viv_str){params, (uint64_t)n},
+                   r->fd, r->c->serial, r->id, s->id);
+  r->fd = -1;
+  return VIV_OK;
+}
+
+static int32_t do_session_save(request *r) {
+  uint64_t id = (uint64_t)viv__json_num(r->params, "session", 0);
+  const session *s = r->d->sessions;
+  while (s && (s->id != id || s->client != r->c->serial)) s = s->next;
+  worker *w = s ? worker_by_serial(r->d, s->worker) : NULL;
+  if (!w || w->state == WORKER_DEAD)
+    return VIV_FAIL(&r->error, VIV_NOT_NOW, "session",
+                    "the session ended with the worker that held it");
+  worker_call(w, "session_save", r->call->params, r->c->serial, r->id, 0);
   return VIV_OK;
 }
 
@@ -263,12 +287,14 @@ static const struct {
              {"tokenize", GRANT_INFER, do_tokens},
              {"detokenize", GRANT_INFER, do_tokens},
              {"session_open", GRANT_INFER, do_session_open},
+             {"session_resume", GRANT_INFER, do_session_open},
+             {"session_save", GRANT_INFER, do_session_save},
              {"session_close", GRANT_INFER, do_session_close},
              {"log-level", GRANT_CONTROL, do_log_level},
              {"stop", GRANT_CONTROL, do_stop}};
 
-void verb_call(client *c, uint64_t id, const viv__wire_call *m) {
-  request r = {.c = c, .d = c->peer.d, .id = id, .call = m, .error = VIV_ERROR_INIT};
+void verb_call(client *c, uint64_t id, const viv__wire_call *m, int fd) {
+  request r = {.c = c, .d = c->peer.d, .id = id, .call = m, .fd = fd, .error = VIV_ERROR_INIT};
   viv_json *params = NULL;
   int32_t status = VIV_OK;
   int32_t (*run)(request * r) = NULL;
@@ -292,5 +318,6 @@ void verb_call(client *c, uint64_t id, const viv__wire_call *m) {
     r.error.code = status;
     client_fail(c, id, &r.error);
   }
+  if (r.fd >= 0) close(r.fd);
   viv__json_free(params);
 }

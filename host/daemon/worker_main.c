@@ -4,8 +4,6 @@
  *
  * PLUGINS, PATH and PARAMS may be empty. The daemon is trusted; its clients' bytes, which it passes
  * on, are not. One thread reads frames and pulls events; the library's own threads compute. */
-#include "daemon/daemon.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,13 +17,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/core.h"
+#include "daemon/daemon.h"
+
 enum { DAEMON_FD = 3, MAX_JOBS = 1024, MAX_POOLS = 128, READABLE = 512, DEFAULT_JOBS = 16 };
 
 typedef struct running {
   uint64_t id;
   viv_job *job;
   int64_t credit;
-  uint64_t seq, deadline_ns;
+  uint64_t seq, deadline_ns, client;
   bool cancelled;
 } running;
 
@@ -48,6 +49,7 @@ typedef struct state {
   size_t n_jobs;
   mapped pools[MAX_POOLS];
   held *sessions;
+  results *results;
   bool leaving;
 } state;
 
@@ -72,6 +74,38 @@ static void reply_text(state *s, uint64_t id, int32_t status, const viv_error *e
 
 /* ---- events ---- */
 
+/* Bytes in a memfd that nobody can write any more. */
+static int frozen(const char *name, const void *bytes, size_t len) {
+  void *map = NULL;
+  int fd = viv__region_make(name, len, &map);
+  if (fd < 0) return -1;
+  memcpy(map, bytes, len);
+  munmap(map, len);
+  if (!viv__region_freeze(fd)) return fd;
+  close(fd);
+  return -1;
+}
+
+/* A text is checked by who gets it: nobody may change it afterwards. Nobody will read, and so free, what
+ * belongs to a job that was cancelled. */
+static bool place_result(state *s, const running *r, viv__wire_value *v, int *fd) {
+  result_place p;
+  bool plain = v->kind == VIV_KIND_TENSOR || v->kind == VIV_KIND_IMAGE || v->kind == VIV_KIND_AUDIO;
+  if (plain && !r->cancelled && results_place(s->results, r->client, v->bytes.len, &p)) {
+    memcpy(p.at, v->bytes.ptr, v->bytes.len);
+    v->where = VIV__WIRE_IN_POOL;
+    v->pool = p.number;
+    v->offset = VIV__WIRE_REGION_DATA;
+    *fd = p.fd;
+  } else {
+    *fd = frozen("vivarium-result", v->bytes.ptr, v->bytes.len);
+    if (*fd < 0) return false;
+    v->where = VIV__WIRE_IN_FD;
+  }
+  v->bytes.ptr = NULL;
+  return true;
+}
+
 static bool send_event(state *s, running *r, const viv_event *e) {
   viv__wire_event m = {.seq = r->seq,
                        .flags = e->flags,
@@ -86,19 +120,7 @@ static bool send_event(state *s, running *r, const viv_event *e) {
     memcpy(m.value.shape, e->tensor->shape, sizeof m.value.shape);
     m.value.bytes = (viv_str){e->tensor->data, e->tensor->bytes};
   }
-  if (m.value.bytes.len > VIV__WIRE_INLINE) {
-    void *map = NULL;
-    fd = viv__region_make("vivarium-result", m.value.bytes.len, &map);
-    if (fd < 0) return false;
-    memcpy(map, m.value.bytes.ptr, m.value.bytes.len);
-    munmap(map, m.value.bytes.len);
-    if (viv__region_freeze(fd)) {
-      close(fd);
-      return false;
-    }
-    m.value.where = VIV__WIRE_IN_FD;
-    m.value.bytes.ptr = NULL;
-  }
+  if (m.value.bytes.len > VIV__WIRE_INLINE && !place_result(s, r, &m.value, &fd)) return false;
   viv__buf b = {0};
   viv__wire_put_event(&b, &m);
   if (!viv__link_put_buf(&s->link, VIV__WIRE_EVENT, r->id, &b, fd)) return false;
@@ -225,7 +247,8 @@ static void on_submit(state *s, const viv__frame *f) {
     return;
   }
   running *r = &s->jobs[s->n_jobs++];
-  *r = (running){.id = f->id, .job = made, .credit = m.credit};
+  /* vivd has put the connection's number where a client names the model. */
+  *r = (running){.id = f->id, .job = made, .credit = m.credit, .client = m.model};
   if (m.deadline_ms > 0) r->deadline_ns = viv__now_ns() + (uint64_t)m.deadline_ms * 1000000u;
 }
 
@@ -325,34 +348,72 @@ static void call_detokenize(state *s, uint64_t id, const viv_json *p) {
   viv__free(ids);
 }
 
-static void call_session(state *s, uint64_t id, const viv_json *p, bool begin) {
-  viv_error error = VIV_ERROR_INIT;
-  uint64_t number = (uint64_t)viv__json_num(p, "session", 0);
-  int32_t status = VIV_OK;
-  if (begin) {
-    held *h = viv__calloc(1, sizeof *h);
-    status = h ? viv_session_open(s->model, &h->session, &error)
-               : VIV_FAIL(&error, VIV_NOT_NOW, "session", "no memory");
-    if (status >= 0) {
-      h->id = number;
-      h->next = s->sessions;
-      s->sessions = h;
-    } else {
+static int32_t close_session(state *s, uint64_t number) {
+  for (held **at = &s->sessions; *at; at = &(*at)->next)
+    if ((*at)->id == number) {
+      held *h = *at;
+      *at = h->next;
+      viv_session_close(h->session);
       viv__free(h);
+      break;
     }
+  return VIV_OK;
+}
+
+/* fd: a memfd with a saved session, -1: a fresh one. */
+static int32_t open_session(state *s, uint64_t number, int fd, viv_error *error) {
+  held *h = viv__calloc(1, sizeof *h);
+  if (!h) return VIV_FAIL(error, VIV_NOT_NOW, "session", "no memory");
+  int32_t status;
+  if (fd < 0) {
+    status = viv_session_open(s->model, &h->session, error);
   } else {
-    for (held **at = &s->sessions; *at; at = &(*at)->next)
-      if ((*at)->id == number) {
-        held *h = *at;
-        *at = h->next;
-        viv_session_close(h->session);
-        viv__free(h);
-        break;
-      }
+    int64_t len = viv__region_size(fd, error);
+    void *at = len > 0 ? mmap(NULL, (size_t)len, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+    status = at == MAP_FAILED
+                 ? VIV_FAIL(error, VIV_BAD_INPUT, "session", "what came can't be read")
+                 : viv__session_resume(s->model, at, (size_t)len, "session", &h->session, error);
+    if (at != MAP_FAILED) munmap(at, (size_t)len);
   }
-  char text[64];
-  int n = snprintf(text, sizeof text, "{\"session\":%llu}", (unsigned long long)number);
-  reply(s, id, status, &error, (viv_str){text, (uint64_t)n});
+  if (status < 0) {
+    viv__free(h);
+    return status;
+  }
+  h->id = number;
+  h->next = s->sessions;
+  s->sessions = h;
+  return VIV_OK;
+}
+
+static int32_t save_session(state *s, uint64_t number, int *fd, viv_error *error) {
+  char *data = NULL;
+  size_t len = 0;
+  held *h = s->sessions;
+  while (h && h->id != number) h = h->next;
+  if (!h) return VIV_FAIL(error, VIV_NOT_NOW, "session", "the session is gone; open a new one");
+  int32_t status = viv__session_save(h->session, "session", &data, &len, error);
+  if (status < 0) return status;
+  *fd = frozen("vivarium-session", data, len);
+  viv__free(data);
+  return *fd >= 0 ? VIV_OK : VIV_FAIL(error, VIV_NOT_NOW, "session", "no shared memory for it");
+}
+
+/* session_open, session_resume with a descriptor, session_save, session_close. */
+static void call_session(state *s, uint64_t id, viv_str verb, const viv_json *p, int fd) {
+  viv_error error = VIV_ERROR_INIT;
+  viv__buf b = {0};
+  uint64_t number = (uint64_t)viv__json_num(p, "session", 0);
+  int saved = -1;
+  int32_t status = viv__str_eq(verb, "session_close")  ? close_session(s, number)
+                   : viv__str_eq(verb, "session_save") ? save_session(s, number, &saved, &error)
+                                                       : open_session(s, number, fd, &error);
+  viv__buf_fmt(&b, "{\"session\":%llu}", (unsigned long long)number);
+  viv__wire_reply m = {.status = status, .json = {b.ptr, b.len}};
+  if (status < 0) m.error = error;
+  viv__buf out = {0};
+  viv__wire_put_reply(&out, &m);
+  viv__link_put_buf(&s->link, VIV__WIRE_REPLY, id, &out, saved);
+  viv__buf_free(&b);
 }
 
 static void call_inspect(state *s, uint64_t id, viv_str verb, const viv_json *p) {
@@ -371,7 +432,7 @@ static void call_inspect(state *s, uint64_t id, viv_str verb, const viv_json *p)
   reply_text(s, id, status, &error, &json);
 }
 
-static void on_call(state *s, const viv__frame *f) {
+static void on_call(state *s, const viv__frame *f, int fd) {
   viv__wire_call m;
   viv_json *json = NULL;
   viv_error error = VIV_ERROR_INIT;
@@ -385,10 +446,8 @@ static void on_call(state *s, const viv__frame *f) {
     call_tokenize(s, f->id, p);
   else if (viv__str_eq(m.verb, "detokenize"))
     call_detokenize(s, f->id, p);
-  else if (viv__str_eq(m.verb, "session_open"))
-    call_session(s, f->id, p, true);
-  else if (viv__str_eq(m.verb, "session_close"))
-    call_session(s, f->id, p, false);
+  else if (m.verb.len > 8 && !memcmp(m.verb.ptr, "session_", 8))
+    call_session(s, f->id, m.verb, p, fd);
   else
     call_inspect(s, f->id, m.verb, p);
   viv__json_free(json);
@@ -401,7 +460,7 @@ static void on_frame(state *s, const viv__frame *f, int fd) {
   uint64_t n = 0;
   switch (f->type) {
   case VIV__WIRE_CALL:
-    on_call(s, f);
+    on_call(s, f, fd);
     break;
   case VIV__WIRE_SUBMIT:
     on_submit(s, f);
@@ -421,6 +480,9 @@ static void on_frame(state *s, const viv__frame *f, int fd) {
     break;
   case VIV__WIRE_UNPOOL:
     on_unpool(s, f->id);
+    break;
+  case VIV__WIRE_GOODBYE: /* of the connection of that number */
+    results_forget(s->results, f->id);
     break;
   default:
     s->leaving = true;
@@ -587,6 +649,7 @@ int worker_main(int argc, char **argv) {
   fcntl(DAEMON_FD, F_SETFL, fcntl(DAEMON_FD, F_GETFL) | O_NONBLOCK);
   fcntl(DAEMON_FD, F_SETFD, FD_CLOEXEC);
   viv__link_open(&s.link, DAEMON_FD);
+  if (!(s.results = results_new())) return 1;
   viv_error error = VIV_ERROR_INIT;
   viv_options o = {.struct_size = sizeof o,
                    .threads = atoi(argv[2]),
@@ -609,5 +672,6 @@ int worker_main(int argc, char **argv) {
   }
   viv_close(s.rt);
   viv__link_close(&s.link);
+  free(s.results);
   return 0;
 }

@@ -20,9 +20,17 @@ worker *worker_by_serial(vivd *d, uint64_t serial) {
 
 void worker_call(worker *w, const char *verb, viv_str params, uint64_t asker, uint64_t client_id,
                  uint64_t in_session) {
+  worker_call_with(w, verb, params, -1, asker, client_id, in_session);
+}
+
+void worker_call_with(worker *w, const char *verb, viv_str params, int fd, uint64_t asker,
+                      uint64_t client_id, uint64_t in_session) {
   vivd *d = w->d;
   call *k = calloc(1, sizeof *k);
-  if (!k) return;
+  if (!k) {
+    if (fd >= 0) close(fd);
+    return;
+  }
   *k = (call){.next = w->calls,
               .id = ++d->next_call,
               .client = asker,
@@ -38,7 +46,7 @@ void worker_call(worker *w, const char *verb, viv_str params, uint64_t asker, ui
     w->first = b;
     return;
   }
-  peer_send(&w->peer, VIV__WIRE_CALL, k->id, &b, -1);
+  peer_send(&w->peer, VIV__WIRE_CALL, k->id, &b, fd);
 }
 
 static call *take_call(worker *w, uint64_t id) {
@@ -153,20 +161,20 @@ static void on_loaded(worker *w, const viv__wire_reply *r) {
   model_dispatch(m);
 }
 
-static void on_reply(worker *w, const viv__frame *f) {
+/* fd: a saved session's, which is passed on; the callee's. */
+static void on_reply(worker *w, const viv__frame *f, int fd) {
   viv__wire_reply r;
   viv_error error = VIV_ERROR_INIT;
   vivd *d = w->d;
-  if (viv__wire_reply_read(f, &r, &error) < 0) {
-    worker_kill(w, error.message);
-    return;
-  }
-  call *k = take_call(w, f->id);
+  int32_t status = viv__wire_reply_read(f, &r, &error);
+  call *k = status < 0 ? NULL : take_call(w, f->id);
   if (!k) {
-    worker_kill(w, "it answered what nobody asked");
+    if (fd >= 0) close(fd);
+    worker_kill(w, status < 0 ? error.message : "it answered what nobody asked");
     return;
   }
   if (w->state == WORKER_LOADING && !k->client) {
+    if (fd >= 0) close(fd);
     free(k);
     on_loaded(w, &r);
     return;
@@ -180,7 +188,10 @@ static void on_reply(worker *w, const viv__frame *f) {
         free(s);
         break;
       }
-  if (c) peer_pass(&c->peer, VIV__WIRE_REPLY, k->client_id, f->payload, f->length, -1);
+  if (c)
+    peer_pass(&c->peer, VIV__WIRE_REPLY, k->client_id, f->payload, f->length, fd);
+  else if (fd >= 0)
+    close(fd);
   free(k);
   if (!w->model && w->state == WORKER_READY) {
     w->state = WORKER_DRAINING;
@@ -190,7 +201,7 @@ static void on_reply(worker *w, const viv__frame *f) {
 
 static void on_frame(peer *p, const viv__frame *f, int fd) {
   worker *w = (worker *)p;
-  if (fd >= 0 && f->type != VIV__WIRE_EVENT) {
+  if (fd >= 0 && f->type != VIV__WIRE_EVENT && f->type != VIV__WIRE_REPLY) {
     close(fd);
     worker_kill(w, "it sent a descriptor out of turn");
     return;
@@ -198,7 +209,7 @@ static void on_frame(peer *p, const viv__frame *f, int fd) {
   if (f->type == VIV__WIRE_EVENT)
     job_event(w, f, fd);
   else if (f->type == VIV__WIRE_REPLY)
-    on_reply(w, f);
+    on_reply(w, f, fd);
   else if (f->type == VIV__WIRE_NOTE && w->state == WORKER_STARTING)
     on_note(w, f);
   else
@@ -342,6 +353,8 @@ static void on_worker_exit(uv_process_t *process, int64_t exit_status, int signa
   end_jobs(w, what);
   fail_calls(w, what);
   forget_sessions(w);
+  for (client *c = w->d->clients; c; c = c->next)
+    if (c->has_regions) peer_pass(&c->peer, VIV__WIRE_UNPOOL, w->serial, NULL, 0, -1);
   if (m) {
     last_words(w, words, sizeof words);
     w->model = NULL;

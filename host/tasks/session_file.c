@@ -12,14 +12,14 @@
 
 static const char magic[8] = {'V', 'I', 'V', 'S', 'E', 'S', 'S', '1'};
 enum { ID = 64, HEAD = 8 + ID + 8 };
-#define SESSION_LIMIT ((size_t)1 << 36)
 
 void viv__tokens_session_close(viv_session *s) {
   if (s->seq >= 0) s->model->token->seq_close(s->model->handle, s->seq);
   s->seq = -1;
 }
 
-int32_t viv__tokens_session_save(viv_session *s, const char *path, viv_error *error) {
+int32_t viv__tokens_session_save(viv_session *s, const char *path, char **out, size_t *len,
+                                 viv_error *error) {
   viv_model *m = s->model;
   uint64_t bytes = 0, n = (uint64_t)s->n_tokens;
   char id[ID + 1];
@@ -37,13 +37,17 @@ int32_t viv__tokens_session_save(viv_session *s, const char *path, viv_error *er
   if (n) memcpy(at, s->tokens, n * 4);
   memcpy(at + n * 4, &bytes, 8);
   if (can) status = m->token->snapshot(m->handle, s->seq, at + n * 4 + 8, bytes, &bytes, error);
-  if (status >= 0) status = viv__write_file(path, data, size, error);
-  viv__free(data);
-  return status < 0 ? status : VIV_OK;
+  if (status < 0) {
+    viv__free(data);
+    return status;
+  }
+  *out = data;
+  *len = size;
+  return VIV_OK;
 }
 
-static int32_t load(viv_session *s, const char *data, size_t len, const char *path,
-                    viv_error *error) {
+int32_t viv__tokens_session_load(viv_session *s, const char *data, size_t len, const char *path,
+                                 viv_error *error) {
   viv_model *m = s->model;
   uint64_t n, bytes;
   char id[ID + 1];
@@ -80,14 +84,4 @@ static int32_t load(viv_session *s, const char *data, size_t len, const char *pa
     viv__tokens_session_close(s);
   }
   return VIV_OK;
-}
-
-int32_t viv__tokens_session_load(viv_session *s, const char *path, viv_error *error) {
-  char *data = NULL;
-  size_t len = 0;
-  int32_t status = viv__read_file(path, SESSION_LIMIT, &data, &len, error);
-  if (status < 0) return status;
-  status = load(s, data, len, path, error);
-  viv__free(data);
-  return status;
 }

@@ -20,8 +20,10 @@ char *viv__tokens_end(viv_model *m, viv_job *job);
 /* The tasks' schemas as JSON for viv_describe. */
 extern const char viv__tokens_tasks[];
 /* Session bytes: see tasks/session_file.c */
-int32_t viv__tokens_session_save(viv_session *s, const char *path, viv_error *error);
-int32_t viv__tokens_session_load(viv_session *s, const char *path, viv_error *error);
+int32_t viv__tokens_session_save(viv_session *s, const char *path, char **out, size_t *len,
+                                 viv_error *error); /* viv__free; path is for messages */
+int32_t viv__tokens_session_load(viv_session *s, const char *data, size_t len, const char *path,
+                                 viv_error *error);
 void viv__tokens_session_close(viv_session *s);
 
 #endif

@@ -49,6 +49,12 @@ int32_t viv__region_check(int fd, uint64_t bytes, bool frozen, viv_error *error)
   return VIV_OK;
 }
 
+int64_t viv__region_size(int fd, viv_error *error) {
+  struct stat st;
+  uint64_t bytes = !fstat(fd, &st) && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+  return viv__region_check(fd, bytes, false, error) < 0 ? -1 : (int64_t)bytes;
+}
+
 char *viv__wire_socket_path(void) {
   const char *named = getenv("VIV_SOCKET"), *folder = getenv("XDG_RUNTIME_DIR");
   if (named && *named) return viv__strdup(named);

@@ -351,9 +351,12 @@ int32_t viv__wire_event_read(const viv__frame *f, viv__wire_event *m, viv_error 
   m->status = (int32_t)get32(&c);
   m->progress = get_double(&c);
   get_value(&c, &m->value);
-  if (!c.failed && m->value.where != VIV__WIRE_HERE && m->value.where != VIV__WIRE_IN_FD)
-    refuse(&c, "a result lies in the frame or in its descriptor");
-  if (!c.failed && (m->value.where == VIV__WIRE_IN_FD) != ((f->flags & VIV__WIRE_FD) != 0))
+  bool pooled = m->value.where == VIV__WIRE_IN_POOL;
+  if (!c.failed && pooled && m->value.kind != VIV_KIND_TENSOR && m->value.kind != VIV_KIND_IMAGE &&
+      m->value.kind != VIV_KIND_AUDIO)
+    refuse(&c, "only tensors, pictures and sounds lie in a pool");
+  if (!c.failed && !pooled &&
+      (m->value.where == VIV__WIRE_IN_FD) != ((f->flags & VIV__WIRE_FD) != 0))
     refuse(&c, "the descriptor and the value's place contradict");
   bool end = m->value.kind == VIV_KIND_END;
   if (!c.failed && end != ((m->flags & VIV_EVENT_FINAL) != 0)) refuse(&c, "END and FINAL differ");

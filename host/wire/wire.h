@@ -19,7 +19,9 @@ enum {
   VIV__WIRE_HEAD = 32,
   VIV__WIRE_INLINE = 64 << 10, /* longer bytes cross in a memfd */
   VIV__WIRE_INPUTS = 256,
-  VIV__WIRE_CREDIT = 4096 /* events that may be on their way to one job's reader */
+  VIV__WIRE_CREDIT = 4096,    /* events that may be on their way to one job's reader */
+  VIV__WIRE_REGION_BITS = 20, /* of a result's pool: the worker's number; above them the worker */
+  VIV__WIRE_REGION_DATA = 64  /* in a result's pool: before it lies whether it is in use, a u32 */
 };
 
 enum viv__wire_type {
@@ -175,6 +177,9 @@ int viv__region_freeze(int fd);
 /* Whether fd is a memfd of exactly that many bytes whose size is sealed (frozen: also its content);
  * anything else is refused with the reason. */
 int32_t viv__region_check(int fd, uint64_t bytes, bool frozen, viv_error *error);
+
+/* The bytes of a memfd whose size is sealed; -1: it is none. */
+int64_t viv__region_size(int fd, viv_error *error);
 
 /* Where a daemon listens: $VIV_SOCKET, $XDG_RUNTIME_DIR/vivarium/vivd.sock, for root and where there is
  * no such folder /run/vivarium/vivd.sock. viv__free. NULL: no memory. */

@@ -20,7 +20,8 @@ enum { PICTURE = 3 * 224 * 224, CONNECTIONS = 64 };
 static int n_jobs = 20000;
 static double *samples;
 static float picture[PICTURE];
-static char dir[] = "/tmp/viv-bench-XXXXXX", socket_path[64], null_model[64], endless_model[64];
+static char dir[] = "/tmp/viv-bench-XXXXXX", socket_path[64], null_model[64], endless_model[64],
+            first_model[64];
 
 static void die(const char *what, const viv_error *e) {
   fprintf(stderr, "bench_daemon: %s: %s: %s\n", what, e->where, e->message);
@@ -186,6 +187,7 @@ int main(int argc, char **argv) {
   snprintf(socket_path, sizeof socket_path, "%s/vivd.sock", dir);
   model_dir(null_model, "good");
   model_dir(endless_model, "endless-events");
+  model_dir(first_model, "first");
   snprintf(plugins, sizeof plugins, "%s/badplugins", build);
   viv_options o = {.struct_size = sizeof o, .plugin_path = plugins, .log_level = VIV_LOG_ERROR};
   if (viv_open(&o, &rt, &e) < 0) die("open", &e);
@@ -193,12 +195,14 @@ int main(int argc, char **argv) {
   null_jobs(load(rt, null_model), 1, false, "in-process, through the loop: null job");
   null_jobs(load(rt, null_model), PICTURE, false,
             "in-process, through the loop: 588 KiB there and back");
+  null_jobs(load(rt, first_model), PICTURE, false, "in-process, through the loop: 588 KiB there");
   stream(load(rt, endless_model), "in-process: stream");
   viv_close(rt);
   pid_t daemon = start(build);
   rt = dial();
   null_jobs(load(rt, null_model), 1, false, "daemon: null job");
   null_jobs(load(rt, null_model), PICTURE, false, "daemon: 588 KiB there and back");
+  null_jobs(load(rt, first_model), PICTURE, false, "daemon: 588 KiB there");
   stream(load(rt, endless_model), "daemon: stream");
   viv_close(rt);
   throughput(daemon);

@@ -22,13 +22,32 @@ conforms() {
   check "$1: nothing fails" test $? -eq 0
   [ ! -s "$tmp/err" ] || sed 's/^/#   /' "$tmp/err"
 }
+check "the Rust crates and the Go package build" sh tests/languages/build.sh "$build"
+LD_LIBRARY_PATH=$build
+export LD_LIBRARY_PATH
 python="python3 tests/languages/conformance.py" lua="luajit tests/languages/conformance.lua"
+rust=$build/rust/release/examples go=$build/go
+picture="zoo/models/people-detector tests/data/people/0005.jpg"
+# examples LANGUAGE GENERATE TOKENS DETECT
+examples() {
+  check "$1: the example generates" exits 0 $2 "$stories" "Once upon a time"
+  check "$1: it says what the model says" says "there was"
+  check "$1: the example tokenizes" exits 0 $3 "$stories" "a dog"
+  check "$1: it shows tokens" says 'do'
+  check "$1: the example detects" exits 0 $4 $picture
+  check "$1: it finds four people" test "$(grep -c '^0\.[5-9]' "$tmp/out")" -eq 4
+  check "$1: the first one here" says '^0.868 .131.1,* 92.2,* 168.3,* 201.9'
+}
 conforms Python "$python"
 conforms LuaJIT "$lua"
-check "the Python example generates" exits 0 python3 abi/python/examples/generate.py "$stories" "Once upon a time"
-check "it says something" says "there was"
-check "the LuaJIT example generates" exits 0 luajit abi/lua/examples/generate.lua "$stories" "Once upon a time"
-check "it says the same" says "there was"
+conforms Rust "$rust/conformance"
+conforms Go "$go/conformance"
+examples Python "python3 abi/python/examples/generate.py" "python3 abi/python/examples/tokens.py" \
+  "python3 abi/python/examples/detect.py"
+examples LuaJIT "luajit abi/lua/examples/generate.lua" "luajit abi/lua/examples/tokens.lua" \
+  "luajit abi/lua/examples/detect.lua"
+examples Rust "$rust/generate" "$rust/tokens" "$rust/detect"
+examples Go "$go/generate" "$go/tokens" "$go/detect"
 
 "$build/vivd" --state "$tmp/state" --plugins "$VIV_PLUGIN_PATH" 2>"$tmp/log" &
 server=$!
@@ -38,8 +57,11 @@ for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
 done
 conforms "Python through the daemon" "$python" "$VIV_SOCKET"
 conforms "LuaJIT through the daemon" "$lua" "$VIV_SOCKET"
-check "the Python example uses the daemon" exits 0 python3 abi/python/examples/generate.py "$stories" "Once upon a time"
-check "it says the same there" says "there was"
-check "the Python example tokenizes" exits 0 python3 abi/python/examples/tokens.py "$stories" "a dog"
-check "it shows tokens" says "'a'"
+conforms "Rust through the daemon" "$rust/conformance" "$VIV_SOCKET"
+conforms "Go through the daemon" "$go/conformance" "$VIV_SOCKET"
+for example in "python3 abi/python/examples/generate.py" "luajit abi/lua/examples/generate.lua" \
+  "$rust/generate" "$go/generate"; do
+  check "$example uses the daemon" exits 0 $example "$stories" "Once upon a time"
+  check "it says the same there" says "there was"
+done
 finish

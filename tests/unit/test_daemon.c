@@ -1,6 +1,7 @@
 /* vivd from outside: the same results as in this process, and what survives which accident. */
 #include "vivd_rt.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -120,6 +121,48 @@ Test(daemon, sessions_go_on_and_end_with_their_connection) {
   viv_close(here);
 }
 
+/* Saved through one daemon, resumed through the next one and in no daemon: bit for bit the same. */
+Test(daemon, a_saved_session_survives_the_daemon) {
+  char path[128];
+  const char *twenty = "{\"max_new_tokens\": 20}";
+  viv_error e = VIV_ERROR_INIT;
+  viv_session *s, *resumed;
+  result expected, r;
+  snprintf(path, sizeof path, "%s/session", dir);
+  viv_runtime *there = connect_daemon();
+  viv_model *m = load(there, STORIES);
+  cr_assert_eq(viv_session_open(m, &s, &e), VIV_OK);
+  run(m, s, "Once upon a time", twenty, &r);
+  cr_assert_eq(viv_session_save(s, path, &e), VIV_OK, "%s", e.message);
+  run(m, s, " Then", twenty, &expected);
+  viv_close(there);
+  kill(daemon_pid, SIGKILL);
+  wait_daemon(10);
+  start_daemon();
+  for (int i = 0; i < 2; i++) {
+    viv_runtime *rt = i ? open_runtime() : connect_daemon();
+    m = load(rt, STORIES);
+    cr_assert_eq(viv_session_resume(m, path, &resumed, &e), VIV_OK, "%s", e.message);
+    run(m, resumed, " Then", twenty, &r);
+    cr_assert_str_eq(r.text, expected.text);
+    viv_session_close(resumed);
+    viv_close(rt);
+  }
+  /* What is no session of this model is refused, in the same words as without a daemon. */
+  viv_error here_e = VIV_ERROR_INIT;
+  write_text(
+      path,
+      "this is no session at all, but it is long enough to be taken for one by its length alone."
+      "........................");
+  viv_runtime *here = open_runtime();
+  there = connect_daemon();
+  cr_assert_eq(viv_session_resume(load(there, STORIES), path, &resumed, &e), VIV_BAD_INPUT);
+  cr_assert_eq(viv_session_resume(load(here, STORIES), path, &resumed, &here_e), VIV_BAD_INPUT);
+  cr_assert_str_eq(e.message, here_e.message);
+  viv_close(there);
+  viv_close(here);
+}
+
 /* ---- tensors ---- */
 
 Test(daemon, large_tensors_cross_in_memory) {
@@ -142,6 +185,65 @@ Test(daemon, large_tensors_cross_in_memory) {
       viv_job_free(jobs[k]);
     }
   }
+  free(x);
+  viv_close(rt);
+}
+
+/* Results that nobody has read yet keep their memory to themselves, those that find no shared region come by
+ * themselves, and memory that was read is used again. */
+Test(daemon, unread_results_are_not_overwritten) {
+  enum { N = 40000, JOBS = 48, ROUNDS = 4 };
+  viv_runtime *rt = connect_daemon();
+  viv_model *m = load(rt, model_dir("good"));
+  float *x = malloc(N * sizeof *x);
+  for (int round = 0; round < ROUNDS; round++) {
+    viv_job *jobs[JOBS];
+    viv_event e;
+    for (int k = 0; k < JOBS; k++) {
+      for (int i = 0; i < N; i++) x[i] = (float)(round * 1000 + k);
+      /* Large inputs of more than 32 jobs at once are refused: each is through before the next. */
+      jobs[k] = submit_floats(m, x, N, 0, 0);
+      struct pollfd done = {.fd = viv_job_fd(jobs[k]), .events = POLLIN};
+      cr_assert_eq(poll(&done, 1, 20000), 1);
+    }
+    for (int k = 0; k < JOBS; k++) {
+      cr_assert_eq(viv_next_event(jobs[k], 20000, &e), VIV_OK);
+      cr_assert_eq(e.tensor->bytes, N * sizeof *x);
+      const float *y = e.tensor->data;
+      for (int i = 0; i < N; i++) cr_assert_eq(y[i], (float)(round * 1000 + k));
+    }
+    for (int k = 0; k < JOBS; k++) {
+      cr_assert_eq(viv_next_event(jobs[k], 20000, &e), VIV_OK);
+      cr_assert_eq(e.status, VIV_OK);
+      viv_job_free(jobs[k]);
+    }
+  }
+  free(x);
+  viv_close(rt);
+}
+
+/* A result stays readable when the worker that made it is gone. */
+Test(daemon, a_result_outlives_its_worker) {
+  enum { N = 40000 };
+  viv_runtime *rt = connect_daemon();
+  viv_model *m = load(rt, model_dir("good"));
+  float *x = calloc(N, sizeof *x);
+  x[N - 1] = 7;
+  viv_job *job = submit_floats(m, x, N, 0, 0);
+  viv_event e;
+  cr_assert_eq(viv_next_event(job, 20000, &e), VIV_OK);
+  viv_error why = VIV_ERROR_INIT;
+  cr_assert_eq(viv__remote_call(rt, 0, "reload", "{\"model\": \"1\"}", NULL, &why), VIV_OK, "%s",
+               why.message);
+  for (int i = 0; i < 5; i++) { /* the new worker takes over meanwhile */
+    viv_job *other = submit_floats(m, x, N, 0, 0);
+    viv_event event;
+    while (viv_next_event(other, 20000, &event) == VIV_OK) cr_assert_geq(event.status, 0);
+    viv_job_free(other);
+    pause_ms(100);
+  }
+  cr_assert_eq(((const float *)e.tensor->data)[N - 1], 7);
+  viv_job_free(job);
   free(x);
   viv_close(rt);
 }

@@ -255,3 +255,37 @@ Test(wire, only_sealed_memory_is_taken) {
   close(fd);
   cr_assert_eq(viv__region_check(STDIN_FILENO, 0, false, &e), VIV_BAD_INPUT);
 }
+
+Test(wire, only_plain_bytes_of_a_result_lie_in_a_region) {
+  static const struct {
+    int32_t kind, status;
+    uint32_t where, flags;
+  } cases[] = {{VIV_KIND_IMAGE, VIV_OK, VIV__WIRE_IN_POOL, 0},
+               {VIV_KIND_IMAGE, VIV_OK, VIV__WIRE_IN_POOL, VIV__WIRE_FD},
+               {VIV_KIND_AUDIO, VIV_OK, VIV__WIRE_IN_POOL, 0},
+               {VIV_KIND_TEXT, VIV_BAD_INPUT, VIV__WIRE_IN_POOL, 0},
+               {VIV_KIND_JSON, VIV_BAD_INPUT, VIV__WIRE_IN_POOL, 0},
+               {VIV_KIND_END, VIV_BAD_INPUT, VIV__WIRE_IN_POOL, 0},
+               {VIV_KIND_IMAGE, VIV_OK, VIV__WIRE_IN_FD, VIV__WIRE_FD},
+               {VIV_KIND_IMAGE, VIV_BAD_INPUT, VIV__WIRE_IN_FD, 0},
+               {VIV_KIND_IMAGE, VIV_BAD_INPUT, VIV__WIRE_HERE, VIV__WIRE_FD}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    viv__wire_event m = {.value = {.kind = cases[i].kind, .where = cases[i].where}}, r;
+    bool pooled = cases[i].where == VIV__WIRE_IN_POOL;
+    m.value.name = viv__str("y");
+    m.value.bytes = (viv_str){"0123456789", 10};
+    m.value.pool = pooled ? 5 : 0;
+    m.value.offset = pooled ? 64 : 0;
+    m.flags = cases[i].kind == VIV_KIND_END ? VIV_EVENT_FINAL : 0;
+    viv__buf b = {0};
+    viv_error e = VIV_ERROR_INIT;
+    viv__wire_put_event(&b, &m);
+    viv__frame f = {.type = VIV__WIRE_EVENT,
+                    .flags = cases[i].flags,
+                    .length = (uint32_t)b.len,
+                    .payload = (const uint8_t *)b.ptr};
+    cr_assert_eq(viv__wire_event_read(&f, &r, &e), cases[i].status, "case %zu: %s", i, e.message);
+    if (cases[i].status == VIV_OK && pooled) cr_assert(r.value.pool == 5 && r.value.pool_at > 0);
+    viv__buf_free(&b);
+  }
+}

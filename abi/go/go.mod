@@ -1,0 +1,3 @@
+module vivarium
+
+go 1.19
