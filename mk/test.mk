@@ -64,6 +64,8 @@ bench-peers: all $(BENCHES)
 	@sh tests/bench/peers/setup.sh $(BUILD)/peers encoders
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/detectors.py $(BUILD)/viv \
 	  $(BUILD)/peers/detectors --json $(BUILD)/bench/detectors.json
+	@$(BUILD)/peers/python/bin/python tests/bench/peers/sounds.py $(BUILD)/viv \
+	  $(BUILD)/peers/sounds --json $(BUILD)/bench/sounds.json
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/coco.py $(BUILD)/viv $(BUILD)/peers/coco
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/text.py $(BUILD) \
 	  $(BUILD)/peers/tokenizers --json $(BUILD)/bench/tokenizers.json

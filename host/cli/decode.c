@@ -125,10 +125,7 @@ static bool write_raw(struct decoding *d, int64_t n) {
   if (!strcmp(d->format, "f32"))
     return fwrite(d->side, sizeof(float), (size_t)all, d->to) == (size_t)all && !fflush(d->to);
   for (int64_t i = 0; i < all; i++) {
-    float x = d->side[i] * 32768.0f;
-    int16_t y = x > 32767    ? INT16_MAX
-                : x < -32768 ? INT16_MIN
-                             : (int16_t)(x + (x < 0 ? -0.5f : 0.5f));
+    int16_t y = (int16_t)viv__sound_level(d->side[i], 16);
     if (fwrite(&y, sizeof y, 1, d->to) != 1) return false;
   }
   return !fflush(d->to);

@@ -73,7 +73,6 @@ int32_t viv__write_sound(const viv__loaded *l, const viv__tensor_list *results, 
   const cJSON *own = described(l, "sampling_rate");
   double rate = cJSON_IsNumber(own) ? own->valuedouble : 16000;
   viv_tensor made = {0};
-  viv__buf file = {0};
   int32_t status = VIV_OK;
   if (!t && mel && vocoder) {
     status = vocode(vocoder, mel, &made, &rate, error);
@@ -88,10 +87,8 @@ int32_t viv__write_sound(const viv__loaded *l, const viv__tensor_list *results, 
     viv__sound sound = {.rate = (int32_t)rate, .data = t->data, .frames = t->shape[t->ndim - 1]};
     int64_t channels = viv__numel(t) / sound.frames;
     sound.channels = channels < INT32_MAX ? (int32_t)channels : INT32_MAX;
-    status = viv__sound_encode(&sound, path, &file, error);
+    status = viv__sound_save(&sound, path, error);
   }
-  if (status >= 0) status = viv__write_file(path, file.ptr, file.len, error);
-  viv__buf_free(&file);
   if (made.data) viv__tensor_drop(&made);
   return status;
 }

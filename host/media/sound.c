@@ -13,7 +13,7 @@
 
 #define SNDFILE_FUNCTIONS(X)                                                                       \
   X(open_virtual)                                                                                  \
-  X(open_fd) X(close) X(readf_float) X(writef_float) X(writef_short) X(command) X(strerror)
+  X(open_fd) X(close) X(readf_float) X(writef_float) X(writef_int) X(command) X(strerror)
 static struct {
 #define MEMBER(name) __typeof__(&sf_##name) name;
   SNDFILE_FUNCTIONS(MEMBER)
@@ -245,6 +245,7 @@ struct viv__sound_writer {
   SNDFILE *file;
   int fd;
   int32_t channels;
+  enum viv__sound_format format;
   char name[256], temp[300];
 };
 
@@ -253,13 +254,20 @@ static bool named(const char *path, const char *end) {
   return a > b && !strcasecmp(path + a - b, end);
 }
 
+bool viv__sound_file_known(const char *path) {
+  return named(path, ".wav") || named(path, ".flac");
+}
+
 int32_t viv__sound_create(const char *path, int32_t rate, int32_t channels,
                           enum viv__sound_format format, viv__sound_writer **out,
                           viv_error *error) {
   static const int formats[] = {0, SF_FORMAT_PCM_16, SF_FORMAT_PCM_24, SF_FORMAT_FLOAT};
   bool flac = named(path, ".flac");
-  if (!flac && !named(path, ".wav"))
+  if (!viv__sound_file_known(path))
     return VIV_FAIL(error, VIV_BAD_INPUT, path, "a recording is written as .wav or .flac");
+  if (channels < 1 || channels > VIV__SOUND_MAX_CHANNELS)
+    return VIV_FAIL(error, VIV_BAD_INPUT, path, "%d channels; 1 to %d are written", (int)channels,
+                    VIV__SOUND_MAX_CHANNELS);
   if (flac && format == VIV__SOUND_F32)
     return VIV_FAIL(error, VIV_BAD_INPUT, path, "FLAC holds no float samples");
   if (need_library(error) < 0) return VIV_NEVER;
@@ -271,6 +279,7 @@ int32_t viv__sound_create(const char *path, int32_t rate, int32_t channels,
   int n = snprintf(w->name, sizeof w->name, "%s", path), status = VIV_OK;
   snprintf(w->temp, sizeof w->temp, "%s.%d.tmp", path, (int)getpid());
   w->channels = channels;
+  w->format = format;
   w->fd =
       n >= (int)sizeof w->name ? -1 : open(w->temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (w->fd < 0)
@@ -282,14 +291,35 @@ int32_t viv__sound_create(const char *path, int32_t rate, int32_t channels,
     viv__free(w);
     return status;
   }
-  if (format != VIV__SOUND_F32) sf.command(w->file, SFC_SET_CLIPPING, NULL, SF_TRUE);
   sf.command(w->file, SFC_SET_ADD_PEAK_CHUNK, NULL, SF_FALSE); /* it would hold the time of day */
   *out = w;
   return VIV_OK;
 }
 
+int32_t viv__sound_level(float x, int32_t bits) {
+  double most = (double)(INT64_C(1) << (bits - 1)), y = rint((double)x * most);
+  return (int32_t)(!(y > -most) ? -most : y < most ? y : most - 1);
+}
+
+/* Whole numbers are made here and not by the library, whose rounding is another for each format. */
+static int64_t write_levels(const viv__sound_writer *w, const float *x, int64_t n) {
+  enum { BLOCK = 4096 };
+  int32_t bits = w->format == VIV__SOUND_S16 ? 16 : 24, block[BLOCK];
+  int64_t step = BLOCK / w->channels, done = 0;
+  while (done < n) {
+    int64_t some = n - done < step ? n - done : step;
+    for (int64_t i = 0; i < some * w->channels; i++)
+      block[i] = viv__sound_level(x[done * w->channels + i], bits) * (1 << (32 - bits));
+    if (sf.writef_int(w->file, block, some) != some) break;
+    done += some;
+  }
+  return done;
+}
+
 int32_t viv__sound_write(viv__sound_writer *w, const float *x, int64_t n, viv_error *error) {
-  if (sf.writef_float(w->file, x, n) == n) return VIV_OK;
+  int64_t done =
+      w->format == VIV__SOUND_F32 ? sf.writef_float(w->file, x, n) : write_levels(w, x, n);
+  if (done == n) return VIV_OK;
   return VIV_FAIL(error, VIV_NOT_NOW, w->name, "can't write: %s", sf.strerror(w->file));
 }
 
@@ -304,100 +334,25 @@ int32_t viv__sound_finish(viv__sound_writer *w, bool keep, viv_error *error) {
   return status;
 }
 
-/* ---- encoding ---- */
-
-/* A file that grows; the library goes back to its header when it knows the length. */
-struct sink {
-  char *bytes;
-  sf_count_t len, cap, at;
-};
-
-static sf_count_t sink_length(void *context) {
-  return ((struct sink *)context)->len;
-}
-
-static sf_count_t sink_seek(sf_count_t offset, int whence, void *context) {
-  struct sink *s = context;
-  sf_count_t base = whence == SEEK_CUR ? s->at : whence == SEEK_END ? s->len : 0, to = 0;
-  if (__builtin_add_overflow(base, offset, &to) || to < 0 || to > s->len) return -1;
-  return s->at = to;
-}
-
-static sf_count_t sink_read(void *to, sf_count_t count, void *context) {
-  struct sink *s = context;
-  sf_count_t n = count < 0 ? 0 : count > s->len - s->at ? s->len - s->at : count;
-  if (n) memcpy(to, s->bytes + s->at, (size_t)n);
-  s->at += n;
-  return n;
-}
-
-static sf_count_t sink_write(const void *from, sf_count_t count, void *context) {
-  struct sink *s = context;
-  if (count <= 0) return 0;
-  if (s->at + count > s->cap) {
-    sf_count_t cap = 2 * (s->at + count) + 4096;
-    char *grown = viv__realloc(s->bytes, (size_t)cap);
-    if (!grown) return 0;
-    s->bytes = grown;
-    s->cap = cap;
-  }
-  memcpy(s->bytes + s->at, from, (size_t)count);
-  s->at += count;
-  if (s->at > s->len) s->len = s->at;
-  return count;
-}
-
-static sf_count_t sink_tell(void *context) {
-  return ((struct sink *)context)->at;
-}
-
-static int format_of(const char *path) {
-  const char *dot = strrchr(path, '.');
-  if (dot && !strcasecmp(dot, ".wav")) return SF_FORMAT_WAV | SF_FORMAT_PCM_16;
-  if (dot && !strcasecmp(dot, ".flac")) return SF_FORMAT_FLAC | SF_FORMAT_PCM_16;
-  return 0;
-}
-
-bool viv__sound_file_known(const char *path) {
-  return format_of(path) != 0;
-}
-
-static bool write_all(SNDFILE *file, const viv__sound *s) {
+int32_t viv__sound_save(const viv__sound *s, const char *path, viv_error *error) {
   enum { BLOCK = 4096 };
-  short block[BLOCK];
+  float block[BLOCK];
+  viv__sound_writer *w = NULL;
+  if (s->frames < 1)
+    return VIV_FAIL(error, VIV_BAD_INPUT, path, "%lld samples are no recording",
+                    (long long)s->frames);
+  int32_t status = viv__sound_create(path, s->rate, s->channels, VIV__SOUND_S16, &w, error);
+  if (status < 0) return status;
   int64_t step = BLOCK / s->channels;
-  for (int64_t at = 0; at < s->frames; at += step) {
+  for (int64_t at = 0; status >= 0 && at < s->frames; at += step) {
     int64_t n = s->frames - at < step ? s->frames - at : step;
-    for (int64_t i = 0; i < n * s->channels; i++) {
-      float x = s->data[i % s->channels * s->frames + at + i / s->channels] * 32768.0f;
-      block[i] = (short)lrintf(!(x > -32768.0f) ? -32768.0f : x > 32767.0f ? 32767.0f : x);
-    }
-    if (sf.writef_short(file, block, n) != n) return false;
+    for (int64_t i = 0; i < n * s->channels; i++)
+      block[i] = s->data[i % s->channels * s->frames + at + i / s->channels];
+    status = viv__sound_write(w, block, n, error);
   }
-  return true;
-}
-
-int32_t viv__sound_encode(const viv__sound *s, const char *path, viv__buf *out, viv_error *error) {
-  SF_INFO info = {.samplerate = s->rate, .channels = s->channels, .format = format_of(path)};
-  if (!info.format)
-    return VIV_FAIL(error, VIV_BAD_INPUT, path, "sound is written as .wav or .flac");
-  if (s->channels < 1 || s->channels > VIV__SOUND_MAX_CHANNELS || s->frames < 1)
-    return VIV_FAIL(error, VIV_BAD_INPUT, path, "%d channels of %lld samples are no recording",
-                    (int)s->channels, (long long)s->frames);
-  if (need_library(error) < 0) return VIV_NEVER;
-  SF_VIRTUAL_IO io = {.get_filelen = sink_length,
-                      .seek = sink_seek,
-                      .read = sink_read,
-                      .write = sink_write,
-                      .tell = sink_tell};
-  struct sink sink = {0};
-  SNDFILE *file = sf.open_virtual(&io, SFM_WRITE, &info, &sink);
-  if (!file)
-    return VIV_FAIL(error, VIV_BAD_INPUT, path, "%d channels at %d Hz can't be written so",
-                    (int)s->channels, (int)s->rate);
-  bool good = write_all(file, s);
-  good = !sf.close(file) && good;
-  if (good) viv__buf_add(out, sink.bytes, (size_t)sink.len);
-  viv__free(sink.bytes);
-  return good && !out->failed ? VIV_OK : VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
+  viv_error late = VIV_ERROR_INIT;
+  int32_t closed = viv__sound_finish(w, status >= 0, &late);
+  if (status < 0 || closed >= 0) return status;
+  if (error) *error = late;
+  return closed;
 }

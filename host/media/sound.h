@@ -53,16 +53,15 @@ typedef struct viv__sound_writer viv__sound_writer;
  * (another name, F32 in FLAC, a rate or channel count that the format lacks), NEVER, NOT_NOW. */
 int32_t viv__sound_create(const char *path, int32_t rate, int32_t channels,
                           enum viv__sound_format format, viv__sound_writer **out, viv_error *error);
-/* n samples of each channel, side by side; what is beyond +-1 is cut to it, unless F32. */
+/* n samples of each channel, side by side; times 2^(bits - 1) and cut to the bits, unless F32. */
 int32_t viv__sound_write(viv__sound_writer *w, const float *x, int64_t n, viv_error *error);
 /* keep false: the file is removed. w is gone either way. */
 int32_t viv__sound_finish(viv__sound_writer *w, bool keep, viv_error *error);
-/* Whether a file of that name is one that viv__sound_encode writes: .wav, .flac. */
+/* Whether a file of that name is one that is written: .wav, .flac. */
 bool viv__sound_file_known(const char *path);
-/* Appends the file that path's end names, in 16 bits a sample; what is louder than 1 is clipped.
- * Errors: BAD_INPUT (another end, a rate or number of channels that the format has not), NEVER (no
- * libsndfile), NOT_NOW (memory). */
-int32_t viv__sound_encode(const viv__sound *sound, const char *path, viv__buf *out,
-                          viv_error *error);
+/* A sample as a whole number of that many bits, 2 to 32: the nearest, cut to what they hold. */
+int32_t viv__sound_level(float x, int32_t bits);
+/* A whole recording as such a file, in 16 bits a sample. Errors as above. */
+int32_t viv__sound_save(const viv__sound *sound, const char *path, viv_error *error);
 
 #endif

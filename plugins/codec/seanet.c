@@ -219,9 +219,29 @@ static struct codec_signal recur(nn_pass *p, const struct seanet_config *c,
   return y;
 }
 
+/* As many numbers as the largest signal between two layers holds. */
+static int64_t largest(const struct seanet *net, const struct codec_signal *x) {
+  int64_t most = 1, n = x->n;
+  for (int32_t i = 0; i < net->n; i++) {
+    const struct seanet_layer *layer = &net->layer[i];
+    if (layer->kind == SEANET_UP) n = n * layer->conv.stride + layer->conv.kernel;
+    if (layer->kind == SEANET_CONV) n = n / layer->conv.stride + 2;
+    int64_t all = layer->kind == SEANET_ELU ? 0 : x->batch * n * layer->width;
+    if (all > most) most = all;
+  }
+  return most;
+}
+
+/* The signal lies in one place, and what a layer needs besides in the same room as the layer's before:
+ * memory that a job sees for the first time costs more than copying the signal. */
 struct codec_signal seanet_run(nn_pass *p, const struct seanet_config *c, const struct seanet *net,
                                struct codec_state *s, const struct codec_signal *x, bool tapped) {
   struct codec_signal now = *x;
+  int64_t most = largest(net, x);
+  float *place = nn_room(p, most);
+  nn_mark mark = nn_here(p);
+  nn_room(p, most * 7 / 2); /* what the largest block takes, in one piece */
+  nn_release(p, mark);
   bool elu = false;
   for (int32_t i = 0; i < net->n; i++) {
     const struct seanet_layer *layer = &net->layer[i];
@@ -237,6 +257,9 @@ struct codec_signal seanet_run(nn_pass *p, const struct seanet_config *c, const 
       now = codec_convolve(p, &layer->conv, s, elu, 0, NULL, &now);
     elu = false;
     if (tapped) codec_tap(p, &now, "%s.%d", net->name, (int)i);
+    memcpy(place, now.x, (size_t)(now.batch * now.n * now.channels) * sizeof *now.x);
+    now.x = place;
+    nn_release(p, mark);
   }
   return now;
 }
