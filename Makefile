@@ -85,13 +85,15 @@ $(BUILD)/libvivnn.a: $(call obj,$(NN_SRC))
 	$(Q)ar rcs $@ $^
 
 .PHONY: plugins
+# What one plugin needs besides: Whisper asks how well its text compresses.
+LIBS_whisper := -lz
 define plugin_rule
 plugins: $(BUILD)/plugins/$(1).so $(BUILD)/plugins/$(1).json
 $(BUILD)/plugins/$(1).so: $(call obj,$(wildcard plugins/$(1)/*.c)) $(BUILD)/libvivnn.a plugins/export.map
 	@mkdir -p $$(@D)
 	$$(call say,LD,$$@)
 	$(Q)$(CC) -shared -Wl,-z,defs -Wl,--version-script=plugins/export.map $(SAN) -o $$@ \
-	  $$(filter %.o %.a,$$^) -lm
+	  $$(filter %.o %.a,$$^) $(LIBS_$(1)) -lm
 # The manifest is signed with the hash of the object that it stands beside.
 $(BUILD)/plugins/$(1).json: plugins/$(1)/manifest.json $(BUILD)/plugins/$(1).so
 	$(Q)sed '$$$$ s/}$$$$/,"sha256":"'$$$$(sha256sum $(BUILD)/plugins/$(1).so | cut -c1-64)'"}/' $$< > $$@

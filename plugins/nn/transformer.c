@@ -249,6 +249,7 @@ void nn_decode_layer(nn_pass *p, const nn_decoder_layer *w, const nn_decoder_run
 
   if (r->pre_norm) nn_layer_norm(p, &w->cross_norm, x, n, normed);
   float *q = nn_apply_linear(p, &w->cross.q, 0, in, n);
+  if (r->cross_queries) memcpy(r->cross_queries, q, (size_t)(n * r->d) * sizeof *q);
   nn_cache_attend(p, &memory->cross, w->cross.heads, q, r->n, false, r->mask, heads);
   join(p, &w->cross.o, &w->cross_norm, r->pre_norm, heads, n, x);
 

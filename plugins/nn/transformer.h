@@ -91,7 +91,8 @@ typedef struct nn_decoder_run {
   int64_t rows, n, d; /* n new tokens of each row */
   bool pre_norm;
   int32_t act;
-  const uint8_t *mask; /* [rows, length] of the encoder; NULL: all are seen */
+  const uint8_t *mask;  /* [rows, length] of the encoder; NULL: all are seen */
+  float *cross_queries; /* takes the projected queries of that attention [rows * n, d]; NULL */
 } nn_decoder_run;
 /* x [rows, n, d] = the layer of x, whose tokens follow those that memory holds. */
 void nn_decode_layer(nn_pass *p, const nn_decoder_layer *w, const nn_decoder_run *run,

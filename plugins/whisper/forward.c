@@ -115,6 +115,7 @@ float *whisper_read(nn_pass *p, struct whisper_text *t, const int64_t *ids, int6
   nn_decoder_run run = {.rows = rows, .n = n, .d = c->d, .pre_norm = true, .act = c->act};
   for (int32_t i = 0; i < c->decoder_layers; i++) {
     nn_pass_poll(p);
+    run.cross_queries = t->queries ? t->queries + i * rows * n * c->d : NULL;
     nn_decode_layer(p, &m->decoder[i], &run, &t->memory[i], x);
     if (taps) nn_tap(p, x, NN_DIMS(rows, n, c->d), "decoder.%d", (int)i);
   }

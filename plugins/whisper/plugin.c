@@ -86,6 +86,24 @@ static void read_languages(const nn_config *k, int64_t vocab, struct whisper_rul
   }
 }
 
+/* [[layer, head], ...]; a list that names another place is not believed. */
+static void read_heads(const nn_config *k, const struct whisper_config *c,
+                       struct whisper_rules *r) {
+  const viv_host *h = k->host;
+  const viv_json *list = nn_key(k, "alignment_heads");
+  int64_t n = list && h->json_type(list) == VIV_JSON_ARRAY ? h->json_count(list) : 0;
+  for (int64_t i = 0; i < n && i < WHISPER_MAX_HEADS; i++) {
+    const viv_json *pair = h->json_item(list, i);
+    if (h->json_type(pair) != VIV_JSON_ARRAY || h->json_count(pair) != 2) break;
+    double layer = h->json_number(h->json_item(pair, 0)),
+           head = h->json_number(h->json_item(pair, 1));
+    if (!(layer >= 0 && layer < c->decoder_layers && head >= 0 && head < c->decoder_heads)) break;
+    r->head[i][0] = (int32_t)layer;
+    r->head[i][1] = (int32_t)head;
+    r->n_heads = (int32_t)i + 1;
+  }
+}
+
 static int32_t one_id(nn_config *k, const char *key, int64_t fallback, int64_t vocab) {
   const viv_json *node = nn_key(k, key);
   const viv_host *h = k->host;
@@ -96,8 +114,10 @@ static int32_t one_id(nn_config *k, const char *key, int64_t fallback, int64_t v
   return (int32_t)nn_int(k, key, fallback, -1, vocab - 1);
 }
 
-static int32_t rules_read(const viv_host *host, const viv_model_source *source, int64_t vocab,
-                          struct whisper_rules *r, viv_error *error) {
+static int32_t rules_read(const viv_host *host, const viv_model_source *source,
+                          const struct whisper_config *c, struct whisper_rules *r,
+                          viv_error *error) {
+  int64_t vocab = c->vocab;
   nn_config base = nn_config_open(host, source->config, "config.json", error);
   const viv_json *file =
       host->checkpoint_file(source->checkpoint, nn_str("generation_config.json"));
@@ -109,6 +129,9 @@ static int32_t rules_read(const viv_host *host, const viv_model_source *source, 
   r->end = one_id(&g, "eos_token_id", one_id(&base, "eos_token_id", 50256, vocab), vocab);
   r->pad = one_id(&g, "pad_token_id", one_id(&base, "pad_token_id", r->end, vocab), vocab);
   r->no_timestamps = one_id(&g, "no_timestamps_token_id", -1, vocab);
+  /* The official vocabularies: <|startofprev|>, <|nospeech|>, <|notimestamps|>. */
+  r->previous =
+      one_id(&g, "prev_sot_token_id", r->no_timestamps >= 2 ? r->no_timestamps - 2 : -1, vocab);
   r->max_initial_timestamp = (int32_t)nn_int(&g, "max_initial_timestamp_index", 50, -1, 1 << 20);
   r->multilingual = nn_flag(&g, "is_multilingual", nn_key(&g, "lang_to_id") != NULL);
   r->transcribe = r->translate = -1;
@@ -120,6 +143,7 @@ static int32_t rules_read(const viv_host *host, const viv_model_source *source, 
     if (t.status) return t.status;
   }
   read_languages(&g, vocab, r);
+  read_heads(&g, c, r);
   read_ids(&g, "suppress_tokens", vocab, &r->suppress);
   read_ids(&g, "begin_suppress_tokens", vocab, &r->begin_suppress);
   return base.status ? base.status : g.status;
@@ -207,7 +231,7 @@ static int32_t open_model(const viv_host *host, const viv_model_source *source,
   if (!m) return nn_fail(error, VIV_NOT_NOW, "open", "no memory for the model");
   int32_t rc = nn_net_begin(&m->net, host, whisper_tasks, error);
   if (rc >= 0) rc = config_read(host, source, &m->config, error);
-  if (rc >= 0) rc = rules_read(host, source, m->config.vocab, &m->rules, error);
+  if (rc >= 0) rc = rules_read(host, source, &m->config, &m->rules, error);
   if (rc < 0) return rc;
   const struct whisper_config *c = &m->config;
   m->encoder = host->arena_alloc(source->arena, (uint64_t)c->encoder_layers * sizeof *m->encoder);
@@ -217,7 +241,8 @@ static int32_t open_model(const viv_host *host, const viv_model_source *source,
   rc = nn_weights_load(host, m->net.compute, source, tables, m, error);
   if (rc < 0) return rc;
   snprintf(m->about, sizeof m->about,
-           "{\"family\":\"whisper\",\"encoder_layers\":%d,\"decoder_layers\":%d,\"width\":%lld,"
+           "{\"family\":\"whisper\",\"tasks\":[\"transcribe\",\"detect_language\"],\"encoder_"
+           "layers\":%d,\"decoder_layers\":%d,\"width\":%lld,"
            "\"mels\":%lld,\"vocabulary\":%lld,\"sampling_rate\":%lld,\"window_seconds\":%lld,"
            "\"languages\":%d}",
            (int)c->encoder_layers, (int)c->decoder_layers, (long long)c->d, (long long)c->mels,

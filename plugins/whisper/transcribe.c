@@ -1,39 +1,14 @@
 /* A whole recording to text: windows one after another, each begun where the last whole segment of the
- * one before ended, tokens chosen greedily under Whisper's rules for timestamps.
+ * one before ended and told what was said before it.
  *
- * Official: openai/whisper transcribe.py and decoding.py (ApplyTimestampRules), at temperature 0;
- * transformers' WhisperTimeStampLogitsProcessor. Not done: other temperatures after a failed window,
- * and text of earlier windows in the prompt. */
+ * Official: openai/whisper transcribe.py. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "nn/text.h"
-#include "whisper/whisper.h"
-
-enum { PROMPT_MAX = 4 };
-static const double STAMP_SECONDS = 0.02;
-
-struct listener {
-  struct nn_clip clip;
-  int64_t prompt[PROMPT_MAX], n_prompt;
-  int32_t language, first_stamp; /* ids; -1: none */
-  bool stamps;                   /* are written and obeyed */
-  bool show_stamps;
-  double no_speech, worst; /* thresholds */
-  int64_t most;
-  int32_t *all; /* every token of text, for a model without a tokenizer */
-  int64_t n_all, cap_all;
-};
-
-/* The tokens of one window. */
-struct window {
-  int32_t *ids;
-  int64_t n;
-  double mean_log, silent; /* mean log-probability; that nobody speaks */
-};
+#include "whisper/listen.h"
 
 /* ---- languages ---- */
 
@@ -107,20 +82,58 @@ static int32_t language_named(nn_pass *p, viv_str name) {
           (int)r->n_languages);
 }
 
-static void begin_prompt(nn_pass *p, struct listener *l) {
+static void begin_start(nn_pass *p, struct listener *l) {
   const struct whisper_rules *r = &((const struct whisper_model *)nn_net_of(p))->rules;
   viv_str task = nn_param_text(p, "task", "transcribe");
   bool translate = nn_is(task, "translate");
   if (!translate && !nn_is(task, "transcribe"))
     nn_stop(p, VIV_BAD_INPUT, "task", "\"%.*s\" is neither transcribe nor translate", (int)task.len,
             task.ptr);
-  l->prompt[l->n_prompt++] = r->start;
-  if (l->language >= 0) l->prompt[l->n_prompt++] = r->language[l->language].id;
+  l->start[l->n_start++] = r->start;
+  if (l->language >= 0) l->start[l->n_start++] = r->language[l->language].id;
   int32_t id = translate ? r->translate : r->transcribe;
   if (translate && (id < 0 || !r->multilingual))
     nn_stop(p, VIV_NEVER, "task", "this model does not translate");
-  if (id >= 0 && r->multilingual) l->prompt[l->n_prompt++] = id;
-  if (!l->stamps && r->no_timestamps >= 0) l->prompt[l->n_prompt++] = r->no_timestamps;
+  if (id >= 0 && r->multilingual) l->start[l->n_start++] = id;
+  if (!l->stamps && r->no_timestamps >= 0) l->start[l->n_start++] = r->no_timestamps;
+}
+
+/* Adds to what was said before; only the last of it is kept. */
+static void remember(struct listener *l, const int32_t *ids, int64_t n) {
+  int64_t skip = n > WHISPER_MAX_BEFORE ? n - WHISPER_MAX_BEFORE : 0;
+  int64_t drop = l->n_before + n - skip - WHISPER_MAX_BEFORE;
+  if (drop > 0) {
+    memmove(l->before, l->before + drop, (size_t)(l->n_before - drop) * sizeof *l->before);
+    l->n_before -= drop;
+  }
+  for (int64_t i = skip; i < n; i++) l->before[l->n_before++] = ids[i];
+}
+
+static void how_to_choose(nn_pass *p, struct listener *l) {
+  static const double rising[] = {0, 0.2, 0.4, 0.6, 0.8, 1};
+  const struct whisper_model *m = nn_net_of(p);
+  double *before = nn_bytes(p, WHISPER_MAX_BEFORE, sizeof *before);
+  l->n_temperatures = nn_param_numbers(p, "temperature", l->temperature, WHISPER_MAX_TEMPERATURES);
+  if (!l->n_temperatures) {
+    l->n_temperatures = sizeof rising / sizeof *rising;
+    memcpy(l->temperature, rising, sizeof rising);
+  }
+  for (int32_t i = 0; i < l->n_temperatures; i++)
+    if (!(l->temperature[i] >= 0 && l->temperature[i] <= 10))
+      nn_stop(p, VIV_BAD_INPUT, "temperature", "%g is not between 0 and 10", l->temperature[i]);
+  l->best_of = (int32_t)nn_param_int(p, "best_of", 1, 1, 64);
+  l->random = (uint64_t)nn_param_int(p, "seed", 0, 0, INT64_MAX);
+  l->no_speech = nn_param_num(p, "no_speech_threshold", 0.6, 0, 1);
+  l->worst = nn_param_num(p, "logprob_threshold", -1, -1000, 0);
+  l->repeated = nn_param_num(p, "compression_ratio_threshold", 2.4, 0, 1e9);
+  l->remember = nn_param_flag(p, "condition_on_previous_text", true);
+  int32_t n = nn_param_numbers(p, "prompt_ids", before, WHISPER_MAX_BEFORE);
+  for (int32_t i = 0; i < n; i++) {
+    int32_t id = (int32_t)before[i];
+    if (!((double)id == before[i] && id >= 0 && id < m->config.vocab))
+      nn_stop(p, VIV_BAD_INPUT, "prompt_ids", "%g is no token of this model", before[i]);
+    if (i || id != m->rules.previous) remember(l, &id, 1);
+  }
 }
 
 static void begin(nn_pass *p, struct listener *l) {
@@ -130,13 +143,14 @@ static void begin(nn_pass *p, struct listener *l) {
   bool known = m->rules.no_timestamps >= 0 && l->first_stamp < c->vocab;
   l->clip = nn_clip_at(p, "audio", 0, c->rate);
   l->show_stamps = nn_param_flag(p, "return_timestamps", false);
+  l->words = nn_param_flag(p, "word_timestamps", false);
+  l->show_stamps |= l->words;
   l->stamps = known && (l->show_stamps || l->clip.samples > c->window);
   if (l->show_stamps && !known)
     nn_stop(p, VIV_NEVER, "return_timestamps",
             "generation_config.json names no no_timestamps_token_id: the model's tokens for times "
             "are unknown");
-  l->no_speech = nn_param_num(p, "no_speech_threshold", 0.6, 0, 1);
-  l->worst = nn_param_num(p, "logprob_threshold", -1, -1000, 0);
+  how_to_choose(p, l);
   viv_str language = nn_param_text(p, "language", "");
   if (language.len) {
     l->language = language_named(p, language);
@@ -146,8 +160,8 @@ static void begin(nn_pass *p, struct listener *l) {
     l->language = language_of(p, encode_window(p, l->clip.x, l->clip.samples), chance);
     nn_release(p, mark);
   }
-  begin_prompt(p, l);
-  int64_t room = c->target - l->n_prompt, usual = c->target / 2;
+  begin_start(p, l);
+  int64_t room = c->target - l->n_start, usual = c->target / 2;
   if (room < 1)
     nn_stop(p, VIV_BAD_INPUT, "config.json", "max_target_positions leaves no room for text");
   l->most = nn_param_int(p, "max_new_tokens", usual < room ? usual : room, 1, room);
@@ -155,119 +169,16 @@ static void begin(nn_pass *p, struct listener *l) {
   l->all = nn_bytes(p, l->cap_all, sizeof *l->all);
 }
 
-/* ---- choosing a token ---- */
-
-static double log_sum(const float *x, int64_t n, float top) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; i++) sum += exp((double)x[i] - (double)top);
-  return log(sum) + (double)top;
-}
-
-static float top_of(const float *x, int64_t n) {
-  float top = -INFINITY;
-  for (int64_t i = 0; i < n; i++)
-    if (x[i] > top) top = x[i];
-  return top;
-}
-
-static void shut(float *row, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; i++) row[i] = -INFINITY;
-}
-
-/* Times come in pairs, never go back, and come when they are together likelier than any text. */
-static void obey_stamps(const struct whisper_model *m, const struct listener *l,
-                        const struct window *w, float *row) {
-  int64_t vocab = m->config.vocab, first = l->first_stamp;
-  bool last = w->n > 0 && w->ids[w->n - 1] >= first;
-  bool before = w->n < 2 || w->ids[w->n - 2] >= first;
-  row[m->rules.no_timestamps] = -INFINITY;
-  if (last && before)
-    shut(row, first, vocab);
-  else if (last)
-    shut(row, 0, m->rules.end);
-  for (int64_t i = w->n - 1; i >= 0; i--) {
-    if (w->ids[i] < first) continue;
-    shut(row, first, w->ids[i] + (last && !before ? 0 : 1));
-    break;
-  }
-  if (!w->n) {
-    shut(row, 0, first);
-    int64_t latest = first + m->rules.max_initial_timestamp + 1;
-    if (m->rules.max_initial_timestamp >= 0 && latest < vocab) shut(row, latest, vocab);
-  }
-  float text = top_of(row, first), stamp = top_of(row + first, vocab - first);
-  if (stamp > -INFINITY && log_sum(row + first, vocab - first, stamp) > (double)text)
-    shut(row, 0, first);
-}
-
-/* The next token; its log-probability is added to *sum. */
-static int32_t choose(const struct whisper_model *m, const struct listener *l,
-                      const struct window *w, float *row, double *sum) {
-  int64_t vocab = m->config.vocab, best = 0;
-  for (int32_t i = 0; i < m->rules.suppress.n; i++) row[m->rules.suppress.id[i]] = -INFINITY;
-  for (int32_t i = 0; !w->n && i < m->rules.begin_suppress.n; i++)
-    row[m->rules.begin_suppress.id[i]] = -INFINITY;
-  if (l->stamps) obey_stamps(m, l, w, row);
-  for (int64_t i = 1; i < vocab; i++)
-    if (row[i] > row[best]) best = i;
-  *sum += (double)row[best] - log_sum(row, vocab, row[best]);
-  return (int32_t)best;
-}
-
-/* ---- one window ---- */
-
-/* Probability of the token <|nospeech|>, which stands before the one that switches times off. */
-static double silence(const struct whisper_model *m, const float *row) {
-  int32_t id = m->rules.no_timestamps - 1;
-  float top = top_of(row, m->config.vocab);
-  return id < 0 ? 0 : exp((double)row[id] - log_sum(row, m->config.vocab, top));
-}
-
-static void hear(nn_pass *p, const struct listener *l, int64_t from, struct window *w) {
-  const struct whisper_model *m = nn_net_of(p);
-  int64_t vocab = m->config.vocab, d = m->config.d, left = l->clip.samples - from, next;
-  float *encoded = encode_window(p, l->clip.x + from, left);
-  struct whisper_text text = whisper_begin(p, encoded, 1, l->n_prompt + l->most);
-  float *row = nn_room(p, l->n_prompt * vocab);
-  double sum = 0;
-  w->n = 0;
-  for (;;) {
-    nn_mark mark = nn_here(p);
-    next = w->n ? w->ids[w->n - 1] : 0;
-    int64_t n = w->n ? 1 : l->n_prompt;
-    float *x = whisper_read(p, &text, w->n ? &next : l->prompt, n, false);
-    if (!w->n) {
-      whisper_logits(p, x, 1, row); /* behind the start token */
-      w->silent = silence(m, row);
-    }
-    whisper_logits(p, x + (n - 1) * d, 1, row);
-    int32_t id = choose(m, l, w, row, &sum);
-    nn_release(p, mark);
-    if (id == m->rules.end || w->n == l->most) break;
-    w->ids[w->n++] = id;
-  }
-  w->mean_log = sum / (double)(w->n + 1);
-}
-
 /* ---- text ---- */
 
-/* The tokens of text among ids, handed over with the segment's times. */
-static void tell(nn_pass *p, struct listener *l, const int32_t *ids, int64_t n, double start,
-                 double end) {
-  const struct whisper_model *m = nn_net_of(p);
-  int64_t first = l->n_all;
-  for (int64_t i = 0; i < n && l->n_all < l->cap_all; i++)
-    if (ids[i] < m->rules.end || (l->first_stamp <= 0 && ids[i] != m->rules.end))
-      l->all[l->n_all++] = ids[i];
-  viv_str text;
-  if (l->n_all == first || !nn_text_of(p, l->all + first, l->n_all - first, true, &text)) return;
-  if (!l->show_stamps) {
-    nn_result_text(p, VIV_KIND_TEXT, "text", text);
-    return;
-  }
-  /* Every byte may take six in JSON. */
-  char *json = nn_bytes(p, (int64_t)text.len * 6 + 128, 1);
-  char *at = json + sprintf(json, "{\"start\":%.2f,\"end\":%.2f,\"text\":\"", start, end);
+struct segment {
+  int64_t begin, end;        /* tokens of the window */
+  double from, to;           /* seconds from the window's start */
+  struct whisper_word *word; /* [words] */
+  int64_t words;
+};
+
+static char *quote(char *at, viv_str text) {
   for (uint64_t i = 0; i < text.len; i++) {
     unsigned char byte = (unsigned char)text.ptr[i];
     if (byte == '"' || byte == '\\')
@@ -277,41 +188,143 @@ static void tell(nn_pass *p, struct listener *l, const int32_t *ids, int64_t n, 
     else
       *at++ = (char)byte;
   }
-  at += sprintf(at, "\"}");
+  return at;
+}
+
+static void tell_segment(nn_pass *p, const struct whisper_window *w, const struct segment *s,
+                         double offset, viv_str text) {
+  uint64_t size = text.len * 6 + 256; /* every byte may take six in JSON */
+  for (int64_t i = 0; i < s->words; i++) size += s->word[i].text.len * 6 + 160;
+  char *json = nn_bytes(p, (int64_t)size, 1), *at = json;
+  at += sprintf(at, "{\"start\":%.2f,\"end\":%.2f,\"text\":\"", offset + s->from, offset + s->to);
+  at = quote(at, text);
+  at += sprintf(at, "\",\"temperature\":%g,\"avg_logprob\":%.6g,\"no_speech_prob\":%.6g",
+                w->temperature, w->mean_log, w->silent);
+  bool any = false;
+  for (int64_t i = 0; i < s->words; i++) {
+    const struct whisper_word *word = &s->word[i];
+    if (!word->text.len) continue;
+    at += sprintf(at, "%s{\"word\":\"", any ? "," : ",\"words\":[");
+    at = quote(at, word->text);
+    at += sprintf(at, "\",\"start\":%.2f,\"end\":%.2f,\"probability\":%.6g}", offset + word->from,
+                  offset + word->to, word->chance);
+    any = true;
+  }
+  at += sprintf(at, any ? "]}" : "}");
   nn_result_text(p, VIV_KIND_JSON, "segments", (viv_str){json, (uint64_t)(at - json)});
+}
+
+static bool is_text(const struct listener *l, const struct whisper_model *m, int32_t id) {
+  return id < m->rules.end || (l->first_stamp <= 0 && id != m->rules.end);
+}
+
+/* The tokens of text of a segment, handed over with its times. */
+static void tell(nn_pass *p, struct listener *l, const struct whisper_window *w,
+                 const struct segment *s, double offset) {
+  const struct whisper_model *m = nn_net_of(p);
+  int64_t first = l->n_all;
+  for (int64_t i = s->begin; i < s->end && l->n_all < l->cap_all; i++)
+    if (is_text(l, m, w->ids[i])) l->all[l->n_all++] = w->ids[i];
+  viv_str text;
+  if (l->n_all == first || !nn_text_of(p, l->all + first, l->n_all - first, true, &text)) return;
+  if (l->show_stamps)
+    tell_segment(p, w, s, offset, text);
+  else
+    nn_result_text(p, VIV_KIND_TEXT, "text", text);
+}
+
+/* ---- segments ---- */
+
+/* Cuts the window's tokens where two times meet: out [w->n + 1]; answers how many. *done: samples after
+ * which the next window begins; *ended: the window ends with a single time, behind which nobody speaks. */
+static int64_t cut(nn_pass *p, const struct listener *l, const struct whisper_window *w,
+                   int64_t size, struct segment *out, int64_t *done, bool *ended) {
+  const struct whisper_model *m = nn_net_of(p);
+  double rate = (double)m->config.rate;
+  int32_t first = l->first_stamp;
+  int64_t begin = 0, n = 0;
+  const int32_t *t = w->ids;
+  bool whole = l->stamps && w->n >= 2 && t[w->n - 1] >= first && t[w->n - 2] < first;
+  *done = size;
+  *ended = whole;
+  for (int64_t i = 1; l->stamps && i <= w->n; i++) {
+    if (i < w->n ? t[i - 1] < first || t[i] < first : !whole || !n) continue;
+    out[n++] = (struct segment){.begin = begin,
+                                .end = i,
+                                .from = (t[begin] - first) * WHISPER_STAMP_SECONDS,
+                                .to = (t[i - 1] - first) * WHISPER_STAMP_SECONDS};
+    begin = i;
+  }
+  if (n) {
+    int64_t at = (int64_t)((t[begin - 1] - first) * WHISPER_STAMP_SECONDS * rate);
+    if (!whole && at > 0 && at < size) *done = at;
+    return n;
+  }
+  out[0] = (struct segment){.end = w->n, .to = (double)size / rate};
+  for (int64_t i = w->n - 1; l->stamps && i >= 0; i--)
+    if (t[i] > first) {
+      out[0].to = (t[i] - first) * WHISPER_STAMP_SECONDS;
+      break;
+    }
+  return 1;
+}
+
+/* Gives the segments their words. Answers where the last one ends, in seconds from the window's start; 0:
+ * there are none. *last: where speech ended, from the recording's start. */
+static double add_words(nn_pass *p, const struct listener *l, const struct whisper_window *w,
+                        int64_t size, double offset, struct segment *s, int64_t n, double *last) {
+  const struct whisper_model *m = nn_net_of(p);
+  int32_t *ids = nn_bytes(p, w->n, sizeof *ids);
+  int64_t texts = 0, at = 0;
+  double usual, end = 0, before = *last - offset;
+  struct whisper_word *words;
+  for (int64_t k = 0; k < n; k++)
+    for (int64_t i = s[k].begin; i < s[k].end; i++)
+      if (is_text(l, m, w->ids[i])) ids[texts++] = w->ids[i];
+  int64_t count =
+      whisper_words(p, l, w->encoded, ids, texts, size * 100 / m->config.rate, &words, &usual);
+  for (int64_t k = 0; k < n; k++) {
+    int64_t own = 0, taken = 0;
+    for (int64_t i = s[k].begin; i < s[k].end; i++) own += is_text(l, m, w->ids[i]);
+    s[k].word = count ? words + at : NULL;
+    int64_t from = at;
+    while (at < count && taken < own) {
+      taken += words[at].end - words[at].begin;
+      at++;
+    }
+    /* Words that went into a neighbour move to the end. */
+    int64_t kept = from;
+    for (int64_t i = from; i < at; i++)
+      if (words[i].text.len) words[kept++] = words[i];
+    s[k].words = kept - from;
+    whisper_fit_words(s[k].word, s[k].words, usual, before, &s[k].from, &s[k].to);
+    if (s[k].words) before = end = s[k].to;
+  }
+  if (end > 0) *last = offset + end;
+  return end;
 }
 
 /* Hands the window's segments over; answers how many samples are done. A segment that the window's end
  * cuts is heard again from its start. */
-static int64_t take_segments(nn_pass *p, struct listener *l, const struct window *w, int64_t from,
-                             int64_t size) {
+static int64_t take_segments(nn_pass *p, struct listener *l, const struct whisper_window *w,
+                             int64_t from, int64_t size, double *last) {
   const struct whisper_model *m = nn_net_of(p);
   double rate = (double)m->config.rate, offset = (double)from / rate;
-  int32_t first = l->first_stamp;
-  int64_t begin = 0, done = size;
-  bool any = false;
-  const int32_t *t = w->ids;
-  bool whole = w->n >= 2 && t[w->n - 1] >= first && t[w->n - 2] < first;
-  for (int64_t i = 1; i <= w->n; i++) {
-    bool cut = i < w->n ? t[i - 1] >= first && t[i] >= first : whole && any;
-    if (!cut) continue;
-    any = true;
-    tell(p, l, t + begin, i - begin, offset + (t[begin] - first) * STAMP_SECONDS,
-         offset + (t[i - 1] - first) * STAMP_SECONDS);
-    begin = i;
+  struct segment *s = nn_bytes(p, w->n + 1, sizeof *s);
+  int64_t done;
+  bool ended;
+  int64_t n = cut(p, l, w, size, s, &done, &ended);
+  if (l->words) {
+    double end = add_words(p, l, w, size, offset, s, n, last);
+    int64_t at = llround(end * 100) * (m->config.rate / 100);
+    if (!ended && at > 0 && at < size) done = at;
   }
-  if (any) {
-    if (!whole) done = (int64_t)((t[begin - 1] - first) * STAMP_SECONDS * rate);
-    return done > 0 && done < size ? done : size;
+  for (int64_t i = 0; i < n; i++) {
+    tell(p, l, w, &s[i], offset);
+    if (s[i].to > s[i].from) remember(l, w->ids + s[i].begin, s[i].end - s[i].begin);
   }
-  double end = offset + (double)size / rate;
-  for (int64_t i = w->n - 1; i >= 0; i--)
-    if (t[i] > first) {
-      end = offset + (t[i] - first) * STAMP_SECONDS;
-      break;
-    }
-  tell(p, l, t, w->n, offset, end);
-  return size;
+  if (!l->remember || w->temperature > 0.5) l->n_before = 0;
+  return done;
 }
 
 int32_t whisper_transcribe(nn_pass *p) {
@@ -324,20 +337,14 @@ int32_t whisper_transcribe(nn_pass *p) {
     if (l->show_stamps)
       say(p, VIV_KIND_JSON, "language", "{\"language\":\"%.*s\"}", (int)code.len, code.ptr);
   }
-  struct window w = {.ids = nn_bytes(p, l->most + 1, sizeof *w.ids)};
+  struct whisper_window w = {.ids = nn_bytes(p, l->most + 1, sizeof *w.ids)};
+  double last = 0;
   for (int64_t at = 0; at < l->clip.samples;) {
     nn_mark mark = nn_here(p);
     int64_t left = l->clip.samples - at, size = left < c->window ? left : c->window;
-    hear(p, l, at, &w);
+    whisper_hear(p, l, at, &w);
     bool nobody = w.silent > l->no_speech && w.mean_log < l->worst;
-    if (nobody)
-      at += size;
-    else if (l->stamps)
-      at += take_segments(p, l, &w, at, size);
-    else {
-      tell(p, l, w.ids, w.n, (double)at / (double)c->rate, (double)(at + size) / (double)c->rate);
-      at += size;
-    }
+    at += nobody ? size : take_segments(p, l, &w, at, size, &last);
     nn_release(p, mark);
     nn_progress(p, (double)at / (double)l->clip.samples);
   }

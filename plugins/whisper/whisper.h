@@ -7,7 +7,12 @@
 #include "nn/clips.h"
 #include "nn/transformer.h"
 
-enum { WHISPER_MAX_LAYERS = 128, WHISPER_MAX_SUPPRESSED = 512, WHISPER_MAX_LANGUAGES = 256 };
+enum {
+  WHISPER_MAX_LAYERS = 128,
+  WHISPER_MAX_SUPPRESSED = 512,
+  WHISPER_MAX_LANGUAGES = 256,
+  WHISPER_MAX_HEADS = 256
+};
 
 /* Ids that are never chosen, or not as the first. */
 struct whisper_ids {
@@ -21,12 +26,14 @@ struct whisper_language {
 
 /* What generation_config.json says about the prompt and the rules; -1: no such token. */
 struct whisper_rules {
-  int32_t start, end, pad, transcribe, translate, no_timestamps;
+  int32_t start, end, pad, transcribe, translate, no_timestamps, previous;
   int32_t max_initial_timestamp; /* steps of 0.02 s; -1: no limit */
   bool multilingual;
   int32_t n_languages;
   struct whisper_language language[WHISPER_MAX_LANGUAGES];
   struct whisper_ids suppress, begin_suppress;
+  int32_t n_heads,
+      head[WHISPER_MAX_HEADS][2]; /* layer and head that follow the sound; 0: not told */
 };
 
 struct whisper_config {
@@ -59,6 +66,8 @@ struct whisper_model {
 struct whisper_text {
   int64_t rows, past;        /* past: tokens that the memory holds */
   nn_decoder_memory *memory; /* [decoder_layers] */
+  float *
+      queries; /* of the attention to the encoder [decoder_layers, rows * n, d], to be filled; NULL */
 };
 
 /* A recording's features: out [mels, window / hop]; what is longer than a window is cut, what is shorter

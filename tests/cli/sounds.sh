@@ -42,6 +42,40 @@ check "another voice" exits 0 "$viv" run tests/goldens/speecht5/vc "$wav" -p max
   -i speaker_embeddings=tests/goldens/speecht5/vc/inputs.safetensors:speaker_embeddings -o "$tmp/vc.safetensors"
 check "gives a spectrogram" test -s "$tmp/vc.safetensors"
 check "speech to text" exits 0 "$viv" run tests/goldens/speecht5/asr "$wav"
+heard=$tmp/whisper
+mkdir "$heard"
+cp tests/goldens/whisper/tiny/*.json tests/goldens/whisper/tiny/model.safetensors tests/data/whisper/tokenizer.json "$heard"
+listen="$viv run --json -p max_new_tokens=14 -p language=\"en\" $heard tests/goldens/whisper/tiny/audio.wav"
+check "Whisper writes what it hears" exits 0 $listen -p temperature=0 -p return_timestamps=true
+check "in segments one after another" json '.[0].segments | length > 0 and
+  all(.[]; .text != "" and .end >= .start) and [.[].start] == ([.[].start] | sort)'
+check "and says when each word is spoken" exits 0 $listen -p temperature=0 -p word_timestamps=true
+# The times and probabilities of these tokens by transformers' median filter and time warping.
+check "as transformers does" json '.[0].segments[0].words | map([.word, .start, .end]) ==
+  [["VVJJuuuuuV", 0, 0.74], [";2", 0.74, 0.78], [";", 0.78, 0.78]] and
+  (map(.probability) | (.[0] - 0.171223 | fabs) < 1e-5 and (.[1] - 0.143449 | fabs) < 1e-5)'
+cp "$tmp/out" "$tmp/before"
+check "told nothing of the window before" exits 0 $listen -p temperature=0 -p word_timestamps=true \
+  -p condition_on_previous_text=false
+check "it begins the same" json '.[0].segments[0].text == "VVJJuuuuuV;2;"'
+check "and goes on otherwise" sh -c "! cmp -s '$tmp/out' '$tmp/before'"
+check "told words that may come" exits 0 $listen -p temperature=0 -p word_timestamps=true -p 'prompt_ids=[3,4,8]'
+check "it hears others" json '.[0].segments[0].text != "VVJJuuuuuV;2;"'
+check "an improbable text is tried again" exits 0 $listen -p return_timestamps=true
+check "up to temperature 1" json '.[0].segments[0].temperature == 1'
+check "one that is good enough is not" exits 0 $listen -p return_timestamps=true -p logprob_threshold=-9
+check "at temperature 0" json '.[0].segments[0].temperature == 0'
+check "one that repeats itself is" exits 0 $listen -p return_timestamps=true -p logprob_threshold=-9 \
+  -p compression_ratio_threshold=0.1
+check "as well" json '.[0].segments[0].temperature == 1'
+cp "$tmp/out" "$tmp/before"
+check "the same seed" exits 0 $listen -p return_timestamps=true -p logprob_threshold=-9 -p compression_ratio_threshold=0.1
+check "gives the same text" cmp "$tmp/out" "$tmp/before"
+check "another seed" exits 0 $listen -p return_timestamps=true -p logprob_threshold=-9 -p compression_ratio_threshold=0.1 -p seed=5
+check "another" sh -c "! cmp -s '$tmp/out' '$tmp/before'"
+check "a temperature below 0" exits 5 $listen -p temperature=-1
+check "is refused" complains "temperature"
+check "a prompt of tokens that are none" exits 5 $listen -p 'prompt_ids=[97]'
 check "a format of pictures" exits 5 "$viv" run --format coco "$beats" "$wav"
 check "a task that it has not" exits 3 "$viv" run --task detect "$beats" "$wav"
 check "why this plugin" exits 0 "$viv" why "$beats"
