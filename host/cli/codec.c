@@ -1,11 +1,14 @@
 /* Codes of audio codecs: whose they are, as JSON, as NPY. */
 #include "cli/codec.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <strings.h>
 
 #include "tasks/results.h"
+
+enum { CODES_FILE_LIMIT = 1 << 28 };
 
 /* ---- the codec ---- */
 
@@ -165,51 +168,13 @@ static int32_t lines_from(const viv__vtok_header *h, const viv_json *lines, cons
   return VIV_OK;
 }
 
-/* The object's header is read as that of a token file is. */
-struct text {
-  const char *ptr;
-  size_t len, at;
-};
-
-static int64_t take_text(void *context, void *data, uint64_t room, viv_error *error) {
-  struct text *t = context;
-  (void)error;
-  size_t n = t->len - t->at < room ? t->len - t->at : room;
-  memcpy(data, t->ptr + t->at, n);
-  t->at += n;
-  return (int64_t)n;
-}
-
-static int32_t header_from(const cJSON *doc, const char *name, viv__vtok_header *h,
-                           viv_error *error) {
-  cJSON *copy = viv__need(cJSON_CreateObject()), *item;
-  cJSON_ArrayForEach(item, doc) if (strcmp(item->string, "codes") && strcmp(item->string, "units"))
-      cJSON_AddItemToObject(copy, item->string, viv__need(cJSON_Duplicate(item, 1)));
-  char *json = viv__need(cJSON_PrintUnformatted(copy));
-  viv__buf bytes = {0};
-  uint32_t len = (uint32_t)strlen(json);
-  uint8_t size[4] = {(uint8_t)len, (uint8_t)(len >> 8), (uint8_t)(len >> 16), (uint8_t)(len >> 24)};
-  viv__buf_add(&bytes, "VIVTOK1\n", 8);
-  viv__buf_add(&bytes, size, 4);
-  viv__buf_add(&bytes, json, len);
-  struct text t = {bytes.ptr, bytes.len, 0};
-  viv__vtok_reader r;
-  int32_t status = viv__vtok_open(take_text, &t, name, &r, error);
-  *h = r.header;
-  viv__vtok_close(&r);
-  viv__buf_free(&bytes);
-  cJSON_free(json);
-  cJSON_Delete(copy);
-  return status;
-}
-
 int32_t viv__codes_from_json(const char *bytes, size_t len, const char *name, viv__vtok_header *h,
                              viv__buf *codes, int64_t *samples, viv_error *error) {
   viv_json *doc = NULL;
   int32_t status = viv__json_parse(bytes, len, name, &doc, error);
   if (status < 0) return status;
   int64_t units = 0, frames = 0;
-  status = header_from((const cJSON *)doc, name, h, error);
+  status = viv__vtok_describe(doc, name, h, error);
   const viv_json *list = viv__json_get(doc, "units");
   if (status >= 0 && !h->chunks)
     status = lines_from(h, viv__json_get(doc, "codes"), name, codes, &frames, error);
@@ -302,4 +267,73 @@ int32_t viv__codes_from_npy(const char *bytes, size_t len, const char *name, viv
     }
   *samples = frames * h->hop;
   return codes->failed ? VIV_FAIL(error, VIV_NOT_NOW, name, "no memory") : VIV_OK;
+}
+
+static int64_t from_file(void *context, void *data, uint64_t room, viv_error *error) {
+  size_t n = fread(data, 1, room, context);
+  if (!n && ferror((FILE *)context)) return VIV_FAIL(error, VIV_NOT_NOW, "codes", "can't read");
+  return (int64_t)n;
+}
+
+static int32_t load_vtok(const char *path, viv__vtok_header *h, viv__buf *codes, int64_t *samples,
+                         viv_error *error) {
+  viv__vtok_reader r;
+  viv__buf block = {0};
+  FILE *f = fopen(path, "rbe");
+  if (!f) return VIV_FAIL(error, VIV_BAD_INPUT, path, "can't open: %s", strerror(errno));
+  int32_t status = viv__vtok_open(from_file, f, path, &r, error);
+  *h = r.header;
+  while (status == VIV_OK && (status = viv__vtok_next(&r, &block, error)) == VIV_OK)
+    viv__buf_add(codes, block.ptr, block.len);
+  *samples = r.samples;
+  viv__vtok_close(&r);
+  viv__buf_free(&block);
+  fclose(f);
+  return status < 0 ? status : VIV_OK;
+}
+
+int32_t viv__codes_load(const char *path, viv__vtok_header *h, viv__buf *codes, int64_t *samples,
+                        viv_error *error) {
+  enum viv__codes_kind kind = viv__codes_kind(path);
+  char *text = NULL;
+  size_t len = 0;
+  int32_t status = VIV_OK;
+  if (!kind)
+    return VIV_FAIL(error, VIV_BAD_INPUT, path, "codes are read from .vtok, .json or .npy");
+  if (kind == VIV__CODES_VTOK)
+    status = load_vtok(path, h, codes, samples, error);
+  else
+    status = viv__read_file(path, CODES_FILE_LIMIT, &text, &len, error);
+  if (status >= 0 && kind == VIV__CODES_JSON)
+    status = viv__codes_from_json(text, len, path, h, codes, samples, error);
+  if (status >= 0 && kind == VIV__CODES_NPY)
+    status = viv__codes_from_npy(text, len, path, h, codes, samples, error);
+  if (status >= 0 && codes->failed) status = VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
+  if (status >= 0 && !codes->len) status = VIV_FAIL(error, VIV_BAD_INPUT, path, "holds no codes");
+  viv__free(text);
+  return status;
+}
+
+int32_t viv__codes_save(const char *path, const viv__vtok_header *h, const int32_t *codes,
+                        int64_t n, int64_t samples, viv_error *error) {
+  enum viv__codes_kind kind = viv__codes_kind(path);
+  viv__buf out = {0};
+  int32_t status = VIV_OK;
+  if (kind == VIV__CODES_JSON) status = viv__codes_json(h, codes, n, samples, &out, error);
+  if (kind == VIV__CODES_NPY) status = viv__codes_npy(h, codes, n, &out, error);
+  if (kind == VIV__CODES_VTOK) {
+    int64_t width = viv__vtok_width(h), units = n / width;
+    viv__vtok_begin(h, &out);
+    for (int64_t at = 0; at < units; at += VIV__VTOK_MAX_UNITS) {
+      int64_t some = units - at < VIV__VTOK_MAX_UNITS ? units - at : VIV__VTOK_MAX_UNITS;
+      viv__vtok_block(h, codes + at * width, some, &out);
+    }
+    viv__vtok_end(samples, units, &out);
+  }
+  if (status >= 0 && !kind)
+    status = VIV_FAIL(error, VIV_BAD_INPUT, path, "codes are written as .vtok, .json or .npy");
+  if (status >= 0 && out.failed) status = VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
+  if (status >= 0) status = viv__write_file(path, out.ptr, out.len, error);
+  viv__buf_free(&out);
+  return status;
 }

@@ -33,5 +33,12 @@ int32_t viv__codes_from_json(const char *bytes, size_t len, const char *name, vi
                              viv__buf *codes, int64_t *samples, viv_error *error);
 int32_t viv__codes_from_npy(const char *bytes, size_t len, const char *name, viv__vtok_header *h,
                             viv__buf *codes, int64_t *samples, viv_error *error);
+/* A whole file of codes by its name, *h as it says (an .npy file leaves the caller's); BAD_INPUT also when
+ * it holds none. */
+int32_t viv__codes_load(const char *path, viv__vtok_header *h, viv__buf *codes, int64_t *samples,
+                        viv_error *error);
+/* n codes without chunks as such a file. */
+int32_t viv__codes_save(const char *path, const viv__vtok_header *h, const int32_t *codes,
+                        int64_t n, int64_t samples, viv_error *error);
 
 #endif

@@ -7,7 +7,7 @@
 #include "cli/codec.h"
 #include "media/sound.h"
 
-enum { FILE_LIMIT = 1 << 28, FILE_CHUNK = 32 };
+enum { FILE_CHUNK = 32 };
 
 struct decoding {
   viv__loaded l;
@@ -69,8 +69,6 @@ static int32_t read_codes(void *context, void *data, uint64_t room, uint64_t *by
 static int32_t open_codes(struct decoding *d, viv_error *error) {
   bool piped = !strcmp(d->in, "-");
   enum viv__codes_kind kind = piped ? VIV__CODES_VTOK : viv__codes_kind(d->in);
-  char *text = NULL;
-  size_t len = 0;
   int64_t samples = 0;
   atomic_store(&d->total, -1);
   if (!kind)
@@ -88,17 +86,10 @@ static int32_t open_codes(struct decoding *d, viv_error *error) {
     d->h = d->reader.header;
     return status;
   }
-  int32_t status = viv__read_file(d->in, FILE_LIMIT, &text, &len, error);
-  if (status < 0) return status;
   d->h = d->codec.header; /* what an .npy file says nothing of */
-  status = kind == VIV__CODES_JSON
-               ? viv__codes_from_json(text, len, d->in, &d->h, &d->now, &samples, error)
-               : viv__codes_from_npy(text, len, d->in, &d->h, &d->now, &samples, error);
-  if (status >= 0 && d->now.failed) status = VIV_FAIL(error, VIV_NOT_NOW, d->in, "no memory");
-  if (status >= 0 && !d->now.len) status = VIV_FAIL(error, VIV_BAD_INPUT, d->in, "holds no codes");
+  int32_t status = viv__codes_load(d->in, &d->h, &d->now, &samples, error);
   d->ended = true;
   atomic_store(&d->total, samples);
-  viv__free(text);
   return status;
 }
 

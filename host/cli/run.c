@@ -258,6 +258,8 @@ static int run(const char *model, const char *const *args, int n, struct run_opt
     code = viv__report(o->picture.json, model, error.code, &error);
   } else if (schema) {
     code = viv__run_pictures(&l, schema, args, n, &o->picture, o->params);
+  } else if (viv__codes_asked(&l, args, n, o->picture.out)) {
+    code = viv__run_codes(&l, n ? args[0] : NULL, o->picture.out, o->picture.json, o->params);
   } else if (volumes) {
     code = viv__run_volumes(&l, o->task, args, n, &o->picture, o->params);
   } else if (o->pcm.kind) {
@@ -327,7 +329,7 @@ int viv__cmd_run(int argc, char **argv) {
       "viv run --task forward -i input_ids=ids.safetensors --out logits.safetensors MODEL\n"
       "viv run MODEL photo.jpg --draw out.png\n"
       "viv run POSE-MODEL photos/ --detector DETECTOR --draw drawn/",
-      "run [options] MODEL [PROMPT | PICTURE... | RECORDING... | FOLDER | -]",
+      "run [options] MODEL [PROMPT | PICTURE... | RECORDING... | CODES | FOLDER | -]",
       "Runs MODEL once; on pictures and recordings, once for each. The prompt, or a video's "
       "frames, come from the "
       "argument\nor from standard input."};

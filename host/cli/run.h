@@ -150,4 +150,13 @@ int32_t viv__preview(const viv__picture *picture, const char *as, viv_error *err
 int viv__run_live(const viv__loaded *l, const char *model, const char *task, viv__pcm *pcm,
                   bool json, cJSON *params);
 
+/* ---- codes of sound (run_codes.c) ---- */
+
+/* Whether the model's vocabulary holds codes and the one argument is a file of codes; without an argument,
+ * whether --out is. */
+bool viv__codes_asked(const viv__loaded *l, const char *const *args, int n, const char *out);
+/* file, out: NULL where there is none. */
+int viv__run_codes(const viv__loaded *l, const char *file, const char *out, bool json,
+                   cJSON *params);
+
 #endif

@@ -3,6 +3,7 @@
 #include "core/core.h"
 #include "tasks/tokens.h"
 
+#include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -343,6 +344,12 @@ int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
                                : m->tokenizer_error ? m->tokenizer_error
                                                     : "none"));
     viv__buf_fmt(&b, ",\"tasks\":%s", viv__tokens_tasks);
+    const viv_json *codes = viv__json_get(viv__checkpoint_config(m->checkpoint), "audio_tokens");
+    char *text = viv__json_type(codes) == VIV_JSON_OBJECT
+                     ? cJSON_PrintUnformatted((const cJSON *)codes)
+                     : NULL;
+    if (text) viv__buf_fmt(&b, ",\"audio_tokens\":%s", text);
+    cJSON_free(text);
   } else if (m->tokenizer) {
     viv__buf_str(&b, ",\"tokenizer\":\"\"");
   }

@@ -143,15 +143,11 @@ static int32_t whole(const viv_json *doc, const char *key, int32_t fallback) {
   return x >= INT_MIN && x <= INT_MAX && x == floor(x) ? (int32_t)x : INT_MIN;
 }
 
-static int32_t read_header(viv__vtok_reader *r, viv_error *error) {
-  viv__vtok_header *h = &r->header;
-  viv_json *doc = NULL;
-  int32_t status = viv__json_parse(r->block.ptr, r->block.len, r->name, &doc, error);
-  if (status < 0) return status;
-  if (viv__json_type(doc) != VIV_JSON_OBJECT) {
-    viv__json_free(doc);
-    return VIV_FAIL(error, VIV_BAD_INPUT, r->name, "the header is no JSON object");
-  }
+int32_t viv__vtok_describe(const viv_json *doc, const char *name, viv__vtok_header *h,
+                           viv_error *error) {
+  *h = (viv__vtok_header){0};
+  if (viv__json_type(doc) != VIV_JSON_OBJECT)
+    return VIV_FAIL(error, VIV_BAD_INPUT, name, "the header is no JSON object");
   snprintf(h->codec, sizeof h->codec, "%s", viv__json_text(doc, "codec", ""));
   snprintf(h->books, sizeof h->books, "%s", viv__json_text(doc, "books", ""));
   h->rate = whole(doc, "sampling_rate", 0);
@@ -160,19 +156,27 @@ static int32_t read_header(viv__vtok_reader *r, viv_error *error) {
   h->codebooks = whole(doc, "codebooks", 0);
   h->size = whole(doc, "codebook_size", 0);
   h->group = whole(doc, "group", 1);
-  h->bits = whole(doc, "bits", 0);
+  h->bits = whole(doc, "bits", viv__vtok_bits(h->size));
   h->chunks = viv__json_bool(doc, "chunks", false);
   const viv_json *strides = viv__json_get(doc, "strides");
   int64_t n = viv__json_count(strides);
   if (n > VIV__VTOK_MAX_BOOKS)
-    status = VIV_FAIL(error, VIV_BAD_INPUT, r->name, "%lld strides are too many", (long long)n);
-  for (int64_t i = 0; i < n && status >= 0; i++) {
+    return VIV_FAIL(error, VIV_BAD_INPUT, name, "%lld strides are too many", (long long)n);
+  for (int64_t i = 0; i < n; i++) {
     double x = viv__json_number(viv__json_item(strides, i));
     h->strides[i] = x >= 1 && x <= 1 << 16 ? (int32_t)x : 0;
   }
-  h->n_strides = status < 0 ? 0 : (int32_t)n;
+  h->n_strides = (int32_t)n;
+  return viv__vtok_check(h, name, error);
+}
+
+static int32_t read_header(viv__vtok_reader *r, viv_error *error) {
+  viv_json *doc = NULL;
+  int32_t status = viv__json_parse(r->block.ptr, r->block.len, r->name, &doc, error);
+  if (status < 0) return status;
+  status = viv__vtok_describe(doc, r->name, &r->header, error);
   viv__json_free(doc);
-  return status < 0 ? status : viv__vtok_check(h, r->name, error);
+  return status;
 }
 
 int32_t viv__vtok_open(viv__vtok_source source, void *context, const char *name,

@@ -32,6 +32,9 @@ int32_t viv__vtok_width(const viv__vtok_header *h);
 int32_t viv__vtok_bits(int32_t size);
 /* VIV_BAD_INPUT with the reason, unless all fields are in range and go together. */
 int32_t viv__vtok_check(const viv__vtok_header *h, const char *name, viv_error *error);
+/* The header that an object of these keys stands for; bits may be absent. */
+int32_t viv__vtok_describe(const viv_json *doc, const char *name, viv__vtok_header *out,
+                           viv_error *error);
 
 /* ---- writing: bytes are appended to out ---- */
 

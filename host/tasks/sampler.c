@@ -25,6 +25,10 @@ typedef struct id_list {
   int32_t n;
 } id_list;
 
+typedef struct id_range {
+  int32_t first, n;
+} id_range;
+
 struct viv_sampler {
   int32_t vocab_size;
   const viv_host *host;
@@ -37,6 +41,8 @@ struct viv_sampler {
   double decay_start, decay_factor;                 /* factor 0: off */
   bool finite;
   id_list eos, forced_eos, suppress, begin_suppress, allowed;
+  id_range *cycle; /* [n_cycle] new token k lies in cycle[k % n_cycle], or ends before cycle[0] */
+  int32_t n_cycle;
   phrase *phrases; /* [n_phrases]; sequence_bias, then the forbidden ones from first_bad on */
   int32_t n_phrases, first_bad;
   uint8_t *seen, *prompted; /* [vocab_size] 1: in the history; in the prompt */
@@ -107,6 +113,31 @@ static int32_t read_id(const viv_sampler *s, const char *key, const viv_json *no
       id != floor(id))
     return VIV_FAIL(error, VIV_BAD_INPUT, key, "must hold token ids below %d", s->vocab_size);
   *out = (int32_t)id;
+  return VIV_OK;
+}
+
+/* "token_cycle": [[first token, how many], ...] */
+static int32_t read_cycle(viv_sampler *s, const viv_json *params, viv_error *error) {
+  static const char key[] = "token_cycle";
+  const viv_json *list = viv__json_get(params, key);
+  int32_t type = viv__json_type(list);
+  if (type == VIV_JSON_ABSENT || type == VIV_JSON_NULL) return VIV_OK;
+  int64_t n = type == VIV_JSON_ARRAY ? viv__json_count(list) : 0;
+  if (n < 1 || n > 4096)
+    return VIV_FAIL(error, VIV_BAD_INPUT, key, "must be a list of 1 to 4096 [first token, number]");
+  s->cycle = s->host->arena_alloc(s->arena, (uint64_t)n * sizeof *s->cycle);
+  if (!s->cycle) return VIV_FAIL(error, VIV_NOT_NOW, key, "no memory");
+  for (int64_t i = 0; i < n; i++) {
+    const viv_json *pair = viv__json_item(list, i);
+    double first = viv__json_number(viv__json_item(pair, 0)),
+           count = viv__json_number(viv__json_item(pair, 1));
+    if (viv__json_count(pair) != 2 || first != floor(first) || count != floor(count) ||
+        !(first >= 0 && count >= 1 && first + count <= s->vocab_size))
+      return VIV_FAIL(error, VIV_BAD_INPUT, key, "range %lld is not within the %d tokens",
+                      (long long)i, s->vocab_size);
+    s->cycle[i] = (id_range){(int32_t)first, (int32_t)count};
+  }
+  s->n_cycle = (int32_t)n;
   return VIV_OK;
 }
 
@@ -272,6 +303,7 @@ static int32_t create(const viv_host *host, viv_arena *arena, const viv_json *pa
   int32_t status = read_numbers(s, params, error);
   for (size_t i = 0; i < sizeof lists / sizeof *lists && status == VIV_OK; i++)
     status = read_ids(s, lists[i].key, viv__json_get(params, lists[i].key), lists[i].list, error);
+  if (status == VIV_OK) status = read_cycle(s, params, error);
   if (status == VIV_OK) status = read_bias(s, params, error);
   if (status == VIV_OK) status = read_phrases(s, params, error);
   if (status == VIV_OK) status = read_decay(s, params, error);
@@ -336,6 +368,18 @@ static void forbid(float *logits, const id_list *list) {
   for (int32_t i = 0; i < list->n; i++) logits[list->id[i]] = -INFINITY;
 }
 
+/* Of the code book (or whatever the ranges mean) whose turn it is. */
+static void keep_turn(viv_sampler *s, float *logits) {
+  int64_t turn = (s->n_history - s->n_prompt) % s->n_cycle;
+  const id_range *r = &s->cycle[turn];
+  for (int32_t i = 0; i < s->eos.n; i++)
+    s->sorted[i].logit = turn ? -INFINITY : logits[s->eos.id[i]];
+  for (int32_t i = 0; i < s->vocab_size; i++)
+    if (i < r->first || i - r->first >= r->n) logits[i] = -INFINITY;
+  for (int32_t i = 0; i < s->eos.n; i++)
+    if (!turn) logits[s->eos.id[i]] = s->sorted[i].logit;
+}
+
 static void keep_only(viv_sampler *s, float *logits, const id_list *list, bool as_zero) {
   for (int32_t i = 0; i < list->n; i++) s->sorted[i].logit = as_zero ? 0 : logits[list->id[i]];
   for (int32_t i = 0; i < s->vocab_size; i++) logits[i] = -INFINITY;
@@ -354,6 +398,7 @@ static void lengths(viv_sampler *s, float *logits) {
   int64_t n = s->n_history;
   if (n < s->min_length || n - s->n_prompt < s->min_new) forbid(logits, &s->eos);
   if (s->allowed.n) keep_only(s, logits, &s->allowed, false);
+  if (s->n_cycle) keep_turn(s, logits);
   int64_t most = s->max_new ? s->n_prompt + s->max_new : s->max_length;
   if (s->forced_eos.n && n == most - 1) keep_only(s, logits, &s->forced_eos, true);
   if (s->finite)

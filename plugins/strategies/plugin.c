@@ -50,6 +50,7 @@ static int32_t plain(const viv_host *host, const viv_json *params) {
                                          "suppress_tokens",
                                          "begin_suppress_tokens",
                                          "allowed_token_ids",
+                                         "token_cycle",
                                          "sequence_bias",
                                          "bad_words_ids",
                                          "forced_eos_token_id",
