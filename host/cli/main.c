@@ -28,6 +28,7 @@ static const struct verb {
     {"golden", viv__cmd_golden, "run golden cases through the ordinary door"},
     {"serve", viv__cmd_serve, "run the daemon, which other programs share"},
     {"ps", viv__cmd_ps, "the daemon's models: state, memory, jobs"},
+    {"top", viv__cmd_top, "the daemon's models as they work"},
     {"load", viv__cmd_load, "load a model in the daemon"},
     {"unload", viv__cmd_unload, "take a model out of the daemon"},
     {"stop", viv__cmd_stop, "end the daemon when its jobs have ended"},

@@ -149,6 +149,9 @@ struct model {
   uint64_t restart_ns;
   uint64_t done, failed, cancelled, refused, deaths, restarts, tokens;
   double busy_s, queue_s;
+  uint64_t rated_ns, rated_done,
+      rated_tokens;                /* when the rates were taken, and what was counted then */
+  double jobs_per_s, tokens_per_s; /* over the last second */
 };
 
 model *model_find(vivd *d, const char *name); /* a number, a name, a path */

@@ -43,6 +43,14 @@ check "and locally" exits 5 "$viv" run "$stories" "x" -p top_p=7 --local
 check "word for word" cmp "$tmp/err" "$tmp/err.there"
 check "nothing that is no model is loaded" exits 5 "$viv" load "$tmp"
 
+check "top looks twice" exits 0 "$viv" top --count 2
+check "a header each" test "$(grep -c '^vivd ' "$tmp/out")" -eq 2
+check "top --json" exits 0 "$viv" top --count 2 --json
+check "a line each, with rates" json '[length == 2, (.[1].models[0] | has("tokens_per_s"))] | all'
+check "top refuses nonsense" exits 5 "$viv" top --interval 0
+"$viv" run "$stories" "Once" -n 4000 -p ignore_eos=true >/dev/null 2>&1 &
+check "top shows tokens while they come" soon sh -c "'$viv' top --count 1 --json | jq -e '[.models[].tokens_per_s] | add > 0'"
+wait $!
 check "pin" exits 0 "$viv" load "$stories" --pin
 check "ps says pinned" sh -c "'$viv' ps | grep 'stories260K' | grep -q pinned"
 check "keep-alive" exits 0 "$viv" load sambay-reasoner --keep-alive 1
