@@ -34,6 +34,7 @@ static const struct verb {
     {"stop", viv__cmd_stop, "end the daemon when its jobs have ended"},
     {"metrics", viv__cmd_metrics, "the daemon's figures for Prometheus"},
     {"logs", viv__cmd_logs, "the daemon's last log lines, and their level"},
+    {"replay", viv__cmd_replay, "run a job again that a worker of the daemon died of"},
     {"doctor", viv__cmd_doctor, "what this machine offers and what is missing"},
     {"new-plugin", viv__cmd_new_plugin, "start a plugin from a template"},
     {"version", viv__cmd_version, "the version"},
