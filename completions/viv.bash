@@ -6,7 +6,7 @@ _viv_models() {
 _viv() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
   local verbs="run chat list show why plugins tokenize session eval score embed fill classify encode decode quantize bench golden serve \
-ps load unload stop metrics logs doctor new-plugin version"
+ps top load unload stop metrics logs replay doctor new-plugin version"
   local common="--help --json"
   local load="--plugin --dtype --context --load"
   local generate="--max-tokens --temp --top-k --top-p --min-p --seed --strategy --stop --schema --grammar --ignore-eos \
@@ -51,6 +51,8 @@ ps load unload stop metrics logs doctor new-plugin version"
     classify) options="$common $load --local --top --pair --labels" ;;
     serve) options="$common --config --socket --log" ;;
     load) options="$common $load --pin --keep-alive" ;;
+    top) options="$common --interval --count" ;;
+    replay) options="$common --show" ;;
     logs) options="$common --level" ;;
     encode) options="$common $load --out --codebooks --bitrate --pcm --rate --channels --chunk --wide" ;;
     decode) options="$common $load --out --format --chunk" ;;

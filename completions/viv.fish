@@ -1,5 +1,5 @@
 # Completion of viv for fish.
-set -l verbs run chat list show why plugins tokenize session eval score embed fill classify encode decode quantize bench golden serve ps load unload stop metrics logs doctor new-plugin version
+set -l verbs run chat list show why plugins tokenize session eval score embed fill classify encode decode quantize bench golden serve ps top load unload stop metrics logs replay doctor new-plugin version
 set -l with_model run chat show why tokenize session eval score embed fill classify encode decode quantize bench load unload
 set -l generating run chat session eval
 set -l loading run chat show session eval score embed fill classify encode decode bench golden load
@@ -33,6 +33,8 @@ complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a load -d 'load 
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a unload -d 'take a model out of the daemon'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a stop -d 'end the daemon'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a metrics -d 'figures of the daemon'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a top -d 'the models of the daemon at work'
+complete -c viv -n "not __fish_seen_subcommand_from $verbs" -a replay -d 'a job that a worker died of'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a logs -d 'log of the daemon'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a doctor -d 'what is missing here'
 complete -c viv -n "not __fish_seen_subcommand_from $verbs" -f -a new-plugin -d 'start a plugin'
@@ -62,6 +64,9 @@ complete -c viv -n "__fish_seen_subcommand_from serve" -l socket -r -d 'listen t
 complete -c viv -n "__fish_seen_subcommand_from serve" -l log -x -a 'error warn info debug' -d 'level'
 complete -c viv -n "__fish_seen_subcommand_from load" -l pin -d 'it stays'
 complete -c viv -n "__fish_seen_subcommand_from load" -l keep-alive -x -d 'idle seconds'
+complete -c viv -n "__fish_seen_subcommand_from top" -l interval -x -d 'seconds between looks'
+complete -c viv -n "__fish_seen_subcommand_from top" -l count -x -d 'looks'
+complete -c viv -n "__fish_seen_subcommand_from replay" -l show -d 'run nothing'
 complete -c viv -n "__fish_seen_subcommand_from logs" -l level -x -a 'error warn info debug' -d 'from now on'
 complete -c viv -n "__fish_seen_subcommand_from $loading" -l plugin -x -d 'take this plugin'
 complete -c viv -n "__fish_seen_subcommand_from $loading" -l dtype -x -a 'as-stored f32 bf16 f16 int8 int4' -d 'kind of weights'

@@ -43,6 +43,8 @@ int viv__cmd_tokenize(int argc, char **argv);
 int viv__cmd_session(int argc, char **argv);
 int viv__cmd_serve(int argc, char **argv);
 int viv__cmd_ps(int argc, char **argv);
+int viv__cmd_top(int argc, char **argv);
+int viv__cmd_replay(int argc, char **argv);
 int viv__cmd_load(int argc, char **argv);
 int viv__cmd_unload(int argc, char **argv);
 int viv__cmd_stop(int argc, char **argv);

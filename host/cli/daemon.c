@@ -1,4 +1,4 @@
-/* viv serve, ps, load, unload, stop, metrics, logs: the daemon, and what is in it. */
+/* viv serve, ps, top, load, unload, stop, metrics, logs: the daemon, and what is in it. */
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -127,17 +127,17 @@ int viv__cmd_serve(int argc, char **argv) {
 static void print_ps(const cJSON *doc) {
   const cJSON *m, *list = cJSON_GetObjectItemCaseSensitive(doc, "models");
   char bytes[32], resident[32], left[32];
-  printf("%-4s %-28s %-9s %10s %10s %7s %6s %8s\n", "id", "model", "state", "planned", "resident",
-         "running", "queued", "leaves");
+  printf("%-4s %-28s %-9s %10s %10s %7s %6s %7s %7s %8s\n", "id", "model", "state", "planned",
+         "resident", "running", "queued", "jobs/s", "tok/s", "leaves");
   cJSON_ArrayForEach(m, list) {
     bool pinned = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(m, "pinned"));
     const cJSON *unloads = cJSON_GetObjectItemCaseSensitive(m, "unloads_in_s");
     snprintf(left, sizeof left, "%s", pinned ? "pinned" : "-");
     if (cJSON_IsNumber(unloads)) snprintf(left, sizeof left, "%.0f s", unloads->valuedouble);
-    printf("%-4.0f %-28s %-9s %10s %10s %7.0f %6.0f %8s\n", number_of(m, "model"),
+    printf("%-4.0f %-28s %-9s %10s %10s %7.0f %6.0f %7.1f %7.1f %8s\n", number_of(m, "model"),
            text_of(m, "name"), text_of(m, "state"), viv__size_text(number_of(m, "bytes"), bytes),
            viv__size_text(number_of(m, "resident_bytes"), resident), number_of(m, "running"),
-           number_of(m, "queued"), left);
+           number_of(m, "queued"), number_of(m, "jobs_per_s"), number_of(m, "tokens_per_s"), left);
     if (*text_of(m, "cause")) printf("     %s\n", text_of(m, "cause"));
   }
 }
@@ -158,6 +158,56 @@ int viv__cmd_ps(int argc, char **argv) {
   }
   print_ps(doc);
   cJSON_Delete(doc);
+  return VIV__EXIT_OK;
+}
+
+/* ---- top ---- */
+
+static void print_top(const cJSON *doc) {
+  char budget[32];
+  printf("vivd %s, up %.0f s: %.0f connections, %.0f jobs, models of %s at most%s\n\n",
+         text_of(doc, "version"), number_of(doc, "uptime_s"), number_of(doc, "clients"),
+         number_of(doc, "jobs"), viv__size_text(number_of(doc, "budget_bytes"), budget),
+         cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(doc, "draining")) ? ", draining" : "");
+  print_ps(doc);
+}
+
+/* On a terminal each look takes the place of the one before; elsewhere they follow each other. */
+int viv__cmd_top(int argc, char **argv) {
+  bool json = false;
+  int64_t interval = 1, count = 0;
+  const viv__opt options[] = {
+      {"interval", 0, VIV__OPT_INT, "S", &interval, "seconds between two looks (1)", NULL},
+      {"count", 0, VIV__OPT_INT, "N", &count, "so many looks (until it is interrupted)", NULL},
+      {"json", 0, VIV__OPT_FLAG, NULL, &json, "a line of JSON for each look", NULL},
+      {0}};
+  const viv__usage usage = {"viv top\nviv top --interval 5 --count 3", "top [options]",
+                            "The daemon's models as they work, until it is interrupted."};
+  int n = 0, code = viv__options(&usage, options, argc, argv, 0, 0, NULL, &n);
+  if (code >= 0) return code;
+  if (interval < 1 || interval > 3600 || count < 0) {
+    viv_error error = VIV_ERROR_INIT;
+    int32_t status = VIV_FAIL(&error, VIV_BAD_INPUT, "--interval, --count",
+                              "must be 1 to 3600 seconds, and no negative number of looks");
+    return viv__report(json, NULL, status, &error);
+  }
+  bool live = !json && isatty(STDOUT_FILENO);
+  viv__interrupt_catch();
+  for (int64_t i = 0; !viv__interrupted() && (!count || i < count); i++) {
+    for (int64_t waited = 0; i && waited < interval * 10 && !viv__interrupted(); waited++)
+      usleep(100000);
+    if (viv__interrupted()) break;
+    cJSON *doc = ask("ps", NULL, json, &code);
+    if (!doc) return code;
+    if (json) {
+      viv__print_json(doc);
+    } else {
+      if (live) fputs("\033[H\033[J", stdout);
+      print_top(doc);
+      cJSON_Delete(doc);
+    }
+    fflush(stdout);
+  }
   return VIV__EXIT_OK;
 }
 

@@ -149,6 +149,9 @@ struct model {
   uint64_t restart_ns;
   uint64_t done, failed, cancelled, refused, deaths, restarts, tokens;
   double busy_s, queue_s;
+  uint64_t rated_ns, rated_done,
+      rated_tokens;                /* when the rates were taken, and what was counted then */
+  double jobs_per_s, tokens_per_s; /* over the last second */
 };
 
 model *model_find(vivd *d, const char *name); /* a number, a name, a path */
@@ -228,7 +231,7 @@ struct job {
   model *model;
   worker *worker; /* NULL: queued */
   uint64_t session;
-  uint8_t *payload; /* its SUBMIT until it runs, with the pools' numbers that workers know */
+  uint8_t *payload; /* its SUBMIT, with the pools' numbers that workers know */
   uint32_t length;
   int32_t priority;
   int64_t credit; /* events that the worker may still send */
@@ -245,6 +248,9 @@ void job_fail(job *j, int32_t status, const char *where, const char *format, ...
 void job_event(worker *w, const viv__frame *f, int fd);
 void job_run(job *j, worker *w);
 void jobs_orphan(client *c); /* the client has gone */
+/* Records a job that runs, for `viv replay` (replay.c): the file's path, viv__free; NULL: it can't be, or is
+ * none of the client's business. */
+char *replay_write(const job *j);
 void job_link(job *j, job **list);
 void job_unlink(job *j);
 

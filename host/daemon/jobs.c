@@ -299,9 +299,8 @@ void job_run(job *j, worker *w) {
   /* A worker has one model; what it needs to know instead is who will see the results. */
   uint64_t owner = htole64(j->client ? j->client->serial : 0);
   memcpy(j->payload, &owner, sizeof owner);
+  /* It is kept until the job's end: if the worker dies of it, it can be run again. */
   peer_pass(&w->peer, VIV__WIRE_SUBMIT, j->id, j->payload, j->length, -1);
-  viv__free(j->payload);
-  j->payload = NULL;
 }
 
 static job *job_of_worker(worker *w, uint64_t id) {

@@ -297,8 +297,19 @@ static void stop_hangs(worker *w, uint64_t now) {
     worker_kill(w, "it took too long to start");
 }
 
+static void rate(model *m, uint64_t now) {
+  double s = (double)(now - m->rated_ns) * 1e-9;
+  if (s < 1) return;
+  m->jobs_per_s = (double)(m->done - m->rated_done) / s;
+  m->tokens_per_s = (double)(m->tokens - m->rated_tokens) / s;
+  m->rated_ns = now;
+  m->rated_done = m->done;
+  m->rated_tokens = m->tokens;
+}
+
 static void tick_model(model *m, uint64_t now) {
   viv_error error = VIV_ERROR_INIT;
+  rate(m, now);
   stop_late_jobs(m, now);
   if (!m->worker && (m->queue || m->waiting || m->pinned) && m->restart_ns <= now &&
       m->state == MODEL_FAILED && !m->d->draining) {
@@ -364,6 +375,8 @@ cJSON *model_json(const model *m) {
   cJSON_AddNumberToObject(j, "worker_deaths", (double)m->deaths);
   cJSON_AddNumberToObject(j, "texts", (double)m->tokens);
   cJSON_AddNumberToObject(j, "busy_s", m->busy_s);
+  cJSON_AddNumberToObject(j, "jobs_per_s", m->jobs_per_s);
+  cJSON_AddNumberToObject(j, "tokens_per_s", m->tokens_per_s);
   if (w && w->sandbox) cJSON_AddItemToObject(j, "sandbox", cJSON_Parse(w->sandbox));
   return j;
 }

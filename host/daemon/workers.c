@@ -292,12 +292,15 @@ static void on_process_closed(uv_handle_t *handle) {
 
 /* A reader of the message should know what happened. */
 static void end_jobs(worker *w, const char *what) {
-  char words[400];
+  char words[320];
   last_words(w, words, sizeof words);
   while (w->jobs) {
     job *j = w->jobs;
-    job_fail(j, VIV_BUG, j->model->name, "the model's worker %s%s%s", what,
-             *words ? "; its last words: " : "", words);
+    char *file = replay_write(j);
+    job_fail(j, VIV_BUG, j->model->name, "the model's worker %s%s%s%s%s", what,
+             *words ? "; its last words: " : "", words,
+             file ? "; to run the job again: viv replay " : "", file ? file : "");
+    viv__free(file);
   }
 }
 

@@ -2,36 +2,17 @@
  * one number and with the 588 KiB of a picture; events of a stream; and jobs per second from 64 connections,
  * by wall clock and by the daemon's own processor time. Lines beginning "in-process" are the same without a
  * daemon. VIV_BENCH_JOBS (20000) says how many. */
+#include <errno.h>
 #include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "base/base.h"
-#include "vivarium/vivarium.h"
+#include "vivd_bench.h"
 
 enum { PICTURE = 3 * 224 * 224, CONNECTIONS = 64 };
 
 static int n_jobs = 20000;
 static double *samples;
 static float picture[PICTURE];
-static char dir[] = "/tmp/viv-bench-XXXXXX", socket_path[64], null_model[64], endless_model[64],
-            first_model[64];
-
-static void die(const char *what, const viv_error *e) {
-  fprintf(stderr, "bench_daemon: %s: %s: %s\n", what, e->where, e->message);
-  exit(1);
-}
-
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
+static char null_model[64], endless_model[64], first_model[64];
 
 static void report(const char *what, int n) {
   qsort(samples, (size_t)n, sizeof *samples, by_value);
@@ -39,31 +20,11 @@ static void report(const char *what, int n) {
          samples[n * 99 / 100]);
 }
 
-static void model_dir(char out[64], const char *type) {
-  char file[96], text[96];
-  snprintf(out, 64, "%s/%s", dir, type);
-  mkdir(out, 0755);
-  snprintf(file, sizeof file, "%s/config.json", out);
-  int n = snprintf(text, sizeof text, "{\"model_type\": \"test-%s\"}", type);
-  viv_error e = VIV_ERROR_INIT;
-  if (viv__write_file(file, text, (size_t)n, &e) < 0) die("model", &e);
-}
-
 static viv_job *submit(viv_model *m, int64_t floats, bool in_line) {
   viv_error e = VIV_ERROR_INIT;
-  viv_tensor x = {.struct_size = sizeof x,
-                  .dtype = VIV_F32,
-                  .ndim = 1,
-                  .shape = {floats},
-                  .bytes = (uint64_t)floats * 4,
-                  .data = picture};
-  viv_value in = {
-      .struct_size = sizeof in, .kind = VIV_KIND_TENSOR, .name = viv__str("x"), .tensor = &x};
-  const viv_value *inputs[] = {&in};
-  viv_request q = {.struct_size = sizeof q, .task = "forward", .n_inputs = 1, .inputs = inputs};
-  viv_job *job = NULL;
-  if ((in_line ? viv_run_inline(m, &q, &job, &e) : viv_submit(m, &q, &job, &e)) < 0)
-    die("submit", &e);
+  viv_job *job = submit_floats(m, picture, floats, in_line);
+  VIV_FAIL(&e, VIV_BUG, "job", "was refused");
+  if (!job) die("submit", &e);
   return job;
 }
 
@@ -94,31 +55,6 @@ static void stream(viv_model *m, const char *what) {
   for (int i = 0; i < n_jobs; i++) viv_next_event(job, -1, &e);
   printf("%-52s %7.2f us an event\n", what, (double)(viv__now_ns() - t) / 1e3 / n_jobs);
   viv_job_free(job);
-}
-
-static pid_t start(const char *build) {
-  char program[512], plugins[512], state[96];
-  snprintf(program, sizeof program, "%s/vivd", build);
-  snprintf(plugins, sizeof plugins, "%s/badplugins", build);
-  snprintf(state, sizeof state, "%s/state", dir);
-  pid_t pid = fork();
-  if (!pid) {
-    execl(program, "vivd", "--socket", socket_path, "--state", state, "--plugins", plugins, "--log",
-          "error", (char *)NULL);
-    _exit(127);
-  }
-  return pid;
-}
-
-static viv_runtime *dial(void) {
-  viv_runtime *rt = NULL;
-  viv_error e = VIV_ERROR_INIT;
-  for (int i = 0; i < 500; i++) {
-    if (viv_connect(socket_path, &rt, &e) == VIV_OK) return rt;
-    nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-  }
-  die("vivd", &e);
-  return NULL;
 }
 
 /* Each connection keeps eight jobs under way, so that one process can drive sixty-four. */
@@ -167,15 +103,8 @@ static void throughput(pid_t daemon) {
          "daemon: null jobs from 64 connections", n / seconds, busy > 0 ? n / busy : 0);
 }
 
-static viv_model *load(viv_runtime *rt, const char *path) {
-  viv_model *m = NULL;
-  viv_error e = VIV_ERROR_INIT;
-  if (viv_load(rt, path, NULL, &m, &e) < 0) die("load", &e);
-  return m;
-}
-
 int main(int argc, char **argv) {
-  char plugins[512], command[96];
+  char plugins[512];
   const char *build = argc > 1 ? argv[1] : getenv("VIV_TEST_BUILD"),
              *jobs = getenv("VIV_BENCH_JOBS");
   viv_error e = VIV_ERROR_INIT;
@@ -183,8 +112,8 @@ int main(int argc, char **argv) {
   if (!build) build = "build";
   if (jobs && atoi(jobs) >= 1000) n_jobs = atoi(jobs);
   samples = calloc((size_t)n_jobs, sizeof *samples);
-  if (!samples || !mkdtemp(dir)) return 1;
-  snprintf(socket_path, sizeof socket_path, "%s/vivd.sock", dir);
+  if (!samples) return 1;
+  make_folder();
   model_dir(null_model, "good");
   model_dir(endless_model, "endless-events");
   model_dir(first_model, "first");
@@ -198,7 +127,7 @@ int main(int argc, char **argv) {
   null_jobs(load(rt, first_model), PICTURE, false, "in-process, through the loop: 588 KiB there");
   stream(load(rt, endless_model), "in-process: stream");
   viv_close(rt);
-  pid_t daemon = start(build);
+  pid_t daemon = start_vivd(build, NULL);
   rt = dial();
   null_jobs(load(rt, null_model), 1, false, "daemon: null job");
   null_jobs(load(rt, null_model), PICTURE, false, "daemon: 588 KiB there and back");
@@ -206,8 +135,6 @@ int main(int argc, char **argv) {
   stream(load(rt, endless_model), "daemon: stream");
   viv_close(rt);
   throughput(daemon);
-  kill(daemon, SIGTERM);
-  waitpid(daemon, NULL, 0);
-  snprintf(command, sizeof command, "rm -rf %s", dir);
-  return system(command) != 0;
+  finish(daemon);
+  return 0;
 }

@@ -43,6 +43,30 @@ check "and locally" exits 5 "$viv" run "$stories" "x" -p top_p=7 --local
 check "word for word" cmp "$tmp/err" "$tmp/err.there"
 check "nothing that is no model is loaded" exits 5 "$viv" load "$tmp"
 
+check "top looks twice" exits 0 "$viv" top --count 2
+check "a header each" test "$(grep -c '^vivd ' "$tmp/out")" -eq 2
+check "top --json" exits 0 "$viv" top --count 2 --json
+check "a line each, with rates" json '[length == 2, (.[1].models[0] | has("tokens_per_s"))] | all'
+check "top refuses nonsense" exits 5 "$viv" top --interval 0
+"$viv" run "$stories" "Once" -n 4000 -p ignore_eos=true >/dev/null 2>&1 &
+check "top shows tokens while they come" soon sh -c "'$viv' top --count 1 --json | jq -e '[.models[].tokens_per_s] | add > 0'"
+wait $!
+worker=$("$viv" ps --json | jq '.models[] | select(.name == "stories260K") | .pid')
+kill -STOP "$worker"
+"$viv" run "$stories" "Once" -n 40 >/dev/null 2>"$tmp/killed" &
+check "a job runs" soon sh -c "'$viv' ps --json | jq -e '[.models[] | select(.name == \"stories260K\") | .running] | add > 0'"
+kill -9 "$worker"
+wait $!
+check "the job of a killed worker fails" test $? -ne 0
+file=$(sed -n 's/.*viv replay \([^ ]*\.job\).*/\1/p' "$tmp/killed" | head -1)
+check "it names a file to run it again" test -s "$file"
+check "for its user alone" test "$(stat -c %a "$file")" = 600
+check "which says what it is" exits 0 "$viv" replay --show "$file"
+check "with the model and the input" says "input text: text of 4 bytes"
+check "it runs again" exits 0 "$viv" replay "$file"
+cp "$tmp/out" "$tmp/again"
+check "it would have said this" sh -c "'$viv' run '$stories' Once -n 40 --local | grep -q -F -f '$tmp/again'"
+check "what is no job is refused" exits 5 "$viv" replay "$viv"
 check "pin" exits 0 "$viv" load "$stories" --pin
 check "ps says pinned" sh -c "'$viv' ps | grep 'stories260K' | grep -q pinned"
 check "keep-alive" exits 0 "$viv" load sambay-reasoner --keep-alive 1

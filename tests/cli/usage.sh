@@ -12,7 +12,7 @@ check "--version works" exits 0 "$viv" --version
 check "version --json" exits 0 "$viv" version --json
 check "version --json is JSON" json '.[0].abi_major == 1'
 
-for verb in run chat list show why plugins tokenize session eval score embed fill classify encode decode quantize bench golden serve ps load unload stop metrics logs doctor version; do
+for verb in run chat list show why plugins tokenize session eval score embed fill classify encode decode quantize bench golden serve ps top load unload stop metrics logs replay doctor version; do
   check "$verb --help" exits 0 "$viv" $verb --help
   check "$verb --help begins with an example" sh -c "head -1 '$tmp/out' | grep -q '^Example:'"
   check "$verb --help names --json" says "--json"

@@ -314,3 +314,82 @@ Test(peers, a_wrong_configuration_is_refused_with_its_place) {
     cr_assert(strstr(line, wrong[i][1]), "%s", line);
   }
 }
+
+/* Out of descriptors it answers nobody new, serves whom it has, and takes the others when some are free. */
+Test(peers, without_descriptors_it_serves_whom_it_has) {
+  enum { MANY = 80 };
+  int fds[MANY];
+  float x[4] = {1, 2, 3, 4};
+  viv_event e;
+  kill(daemon_pid, SIGTERM);
+  cr_assert_eq(wait_daemon(10), 0);
+  daemon_files = 48;
+  start_daemon();
+  viv_runtime *rt = connect_daemon();
+  viv_model *m = load(rt, model_dir("good"));
+  struct sockaddr_un name = {.sun_family = AF_UNIX};
+  memcpy(name.sun_path, socket_path, strlen(socket_path));
+  for (int round = 0; round < 3; round++) {
+    for (int i = 0; i < MANY; i++) {
+      fds[i] = socket(AF_UNIX, SOCK_STREAM, 0);
+      cr_assert_eq(connect(fds[i], (const struct sockaddr *)&name, sizeof name), 0);
+    }
+    pause_ms(100);
+    for (int i = 0; i < 20; i++) {
+      viv_job *job = submit_floats(m, x, 4, 0, 0);
+      cr_assert_eq(viv_next_event(job, 20000, &e), VIV_OK);
+      cr_assert_eq(memcmp(e.tensor->data, x, sizeof x), 0);
+      cr_assert_eq(viv_next_event(job, 20000, &e), VIV_OK);
+      cr_assert_eq(e.status, VIV_OK);
+      viv_job_free(job);
+    }
+    /* Another model's worker needs descriptors: refused with the reason, and not for ever. */
+    viv_model *other = NULL;
+    viv_error why = VIV_ERROR_INIT;
+    cr_assert_eq(viv_load(rt, model_dir("endless-events"), NULL, &other, &why), VIV_NOT_NOW);
+    cr_assert(*why.message);
+    for (int i = 0; i < MANY; i++) close(fds[i]);
+    viv_close(connect_daemon());
+  }
+  load(rt, model_dir("endless-events"));
+  viv_close(rt);
+}
+
+/* A model file that is cut while a worker has it mapped costs that worker's jobs, each one error. */
+Test(peers, a_model_that_shrinks_under_its_worker) {
+  char command[400], file[200], path[128];
+  viv_error e = VIV_ERROR_INIT;
+  snprintf(path, sizeof path, "%s/stories", dir);
+  snprintf(command, sizeof command, "cp -r %s %s", STORIES, path);
+  cr_assert_eq(system(command), 0);
+  snprintf(file, sizeof file, "%s/model.safetensors", path);
+  viv_runtime *rt = connect_daemon();
+  viv_model *m = load(rt, path), *other = load(rt, model_dir("good"));
+  result before, r;
+  run(m, NULL, "Once upon a time", "{\"max_new_tokens\": 20}", &before);
+  cr_assert_eq(before.status, VIV_OK);
+  cr_assert_eq(truncate(file, 8192), 0);
+  for (int i = 0; i < 3; i++) {
+    run(m, NULL, "Once upon a time", "{\"max_new_tokens\": 20}",
+        &r); /* fails unless no byte was read */
+    cr_assert(r.status == VIV_OK || *r.error.message);
+  }
+  float x[4] = {1, 2, 3, 4};
+  viv_job *job = submit_floats(other, x, 4, 0, 0);
+  viv_event event;
+  cr_assert_eq(viv_next_event(job, 20000, &event), VIV_OK);
+  viv_job_free(job);
+  snprintf(command, sizeof command, "cp %s/model.safetensors %s", STORIES, file);
+  cr_assert_eq(system(command), 0);
+  for (int i = 0; i < 100; i++) {
+    viv_model *again = NULL;
+    if (viv_load(rt, path, NULL, &again, &e) == VIV_OK) {
+      run(again, NULL, "Once upon a time", "{\"max_new_tokens\": 20}", &r);
+      if (r.status == VIV_OK) break;
+    }
+    pause_ms(100);
+  }
+  cr_assert_eq(r.status, VIV_OK, "%s", r.error.message);
+  cr_assert_str_eq(r.text, before.text);
+  viv_close(rt);
+}

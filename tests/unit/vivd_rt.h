@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -13,6 +14,7 @@
 
 static char dir[64], socket_path[96], config_path[96];
 static pid_t daemon_pid;
+static rlim_t daemon_files; /* descriptors that it may have; 0: as many as the test */
 
 static inline void pause_ms(int ms) {
   nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (ms % 1000) * 1000000L}, NULL);
@@ -33,6 +35,8 @@ static inline void start_daemon(void) {
   daemon_pid = fork();
   if (!daemon_pid) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    struct rlimit files = {daemon_files, daemon_files};
+    if (daemon_files && setrlimit(RLIMIT_NOFILE, &files)) _exit(127);
     if (!freopen(log, "a", stderr) || !freopen("/dev/null", "w", stdout)) _exit(127);
     execl(program, "vivd", "--config", config_path, "--socket", socket_path, "--plugins", plugins,
           "--state", state, (char *)NULL);
