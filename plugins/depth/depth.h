@@ -11,7 +11,7 @@
 #include "depth/picture.h"
 #include "nn/vit.h"
 
-enum { DEPTH_MODEL_BYTES = 1 << 17 };
+enum { DEPTH_MODEL_BYTES = 1 << 18 };
 
 struct depth_model;
 
@@ -31,6 +31,7 @@ extern const struct depth_variant depth_anything;
 extern const struct depth_variant depth_anything_hf;
 extern const struct depth_variant depth_endodac;
 extern const struct depth_variant depth_ccnext;
+extern const struct depth_variant depth_prodepth;
 
 struct depth_model {
   nn_net net;

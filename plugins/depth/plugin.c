@@ -5,8 +5,8 @@
 #include "depth/depth.h"
 
 /* A new variant is a file and a row. */
-static const struct depth_variant *const variants[] = {&depth_anything, &depth_anything_hf,
-                                                       &depth_endodac, &depth_ccnext};
+static const struct depth_variant *const variants[] = {
+    &depth_anything, &depth_anything_hf, &depth_endodac, &depth_ccnext, &depth_prodepth};
 
 static int32_t read_model(const viv_host *host, const viv_model_source *source,
                           struct depth_model *m, const struct depth_variant *variant,
