@@ -190,7 +190,7 @@ struct frames {
 };
 
 static void read_frames(nn_pass *p, const struct prodepth *m, struct frames *f) {
-  char name[16];
+  char name[24];
   memset(f, 0, sizeof *f);
   f->at[0] = depth_frames(p, "frame_0", m->size, false);
   for (int32_t i = 1; i <= MATCHING_LOOKUPS; i++) {
