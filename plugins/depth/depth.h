@@ -40,7 +40,11 @@ struct depth_model {
   const char
       *kind; /* "metric": lengths; "scaled": lengths up to a scale; "inverse": inverse depth up
                        to a scale and a shift */
-  char about[320];
+  /* How the task pose sees motion: the frame beside frame_0, the matrix between them, and the size that
+   * its K counts pixels in. NULL: there is none. */
+  const char *other, *motion;
+  int32_t motion_size[2];
+  char about[480];
 };
 
 #endif

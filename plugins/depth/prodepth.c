@@ -91,6 +91,9 @@ static void config(nn_config *k, const viv_model_source *source, struct depth_mo
   m->farthest = nn_num(k, "max_depth", 100, 1e-9, 1e9);
   pose_read(k, 18, 0.01f, &m->pose);
   m->pose.normalised = true;
+  b->other = "frame_-1";
+  b->motion = "relative_poses";
+  memcpy(b->motion_size, m->size, sizeof m->size);
 }
 
 /* ---- weights ---- */
