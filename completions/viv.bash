@@ -24,17 +24,17 @@ ps top load unload stop metrics logs replay doctor new-plugin version"
     --file|--calibrate|--text) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     --state) COMPREPLY=($(compgen -W "planned runs verified" -- "$cur")); return ;;
     --strategy) COMPREPLY=($(compgen -W "greedy sample prompt-lookup" -- "$cur")); return ;;
-    --format) COMPREPLY=($(compgen -W "json coco" -- "$cur")); return ;;
+    --format) COMPREPLY=($(compgen -W "json coco png pfm npy ply" -- "$cur")); return ;;
     --preview-as) COMPREPLY=($(compgen -W "kitty sixel blocks" -- "$cur")); return ;;
     --detector) COMPREPLY=($(compgen -W "$(_viv_models)" -- "$cur") $(compgen -f -- "$cur")); return ;;
     --level|--log) COMPREPLY=($(compgen -W "error warn info debug" -- "$cur")); return ;;
     --kind) COMPREPLY=($(compgen -W "boxes keypoints" -- "$cur")); return ;;
-    --config|--socket|--out|-o|--input|-i|--draw|--labels|--coco|--results) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    --config|--socket|--out|-o|--input|-i|--draw|--camera|--labels|--coco|--results) COMPREPLY=($(compgen -f -- "$cur")); return ;;
   esac
   case $verb in
     run) options="$common $load --local $generate --raw --task --input --out --verbose --draw --preview \
 --preview-as --format --threshold --labels --frames --vocoder --pcm --rate --channels --point --box --detector --detect \
---detector-threshold --intrinsics" ;;
+--detector-threshold --intrinsics --camera" ;;
     chat) options="$common $load --local $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;
     eval) options="$common $load --local $generate --limit --jobs --verbose --coco --results --kind --task \

@@ -221,7 +221,7 @@ static const viv__task_schema *picture_task(const viv__loaded *l, const struct r
                                             const char *const *args, int n) {
   const viv__picture_run *p = &o->picture;
   bool asked = p->draw || p->format || p->labels || p->frames || p->preview || p->detector.model ||
-               p->intrinsics;
+               p->intrinsics || p->camera;
   bool piped = n == 0 || !strcmp(args[0], "-");
   if (o->inputs.n || (!n && isatty(STDIN_FILENO))) return NULL;
   if (!asked && !viv__pictures_named(args, n) && reads_text(l)) return NULL;
@@ -289,7 +289,7 @@ int viv__cmd_run(int argc, char **argv) {
       {"input", 'i', VIV__OPT_LIST, "NAME=FILE", &o.inputs,
        "an input from a file, or NAME=@TEXT; may be repeated", NULL},
       {"out", 'o', VIV__OPT_TEXT, "FILE", &o.picture.out,
-       "write the tensors (.safetensors), the file, the text or the JSON made", NULL},
+       "write the tensors (.safetensors), the file, the text or the JSON made; into FOLDER/", NULL},
       {"draw", 0, VIV__OPT_TEXT, "OUT", &o.picture.draw,
        "pictures: draw the results, into a .png or a folder", NULL},
       {"preview", 0, VIV__OPT_FLAG, NULL, &o.picture.preview,
@@ -297,7 +297,8 @@ int viv__cmd_run(int argc, char **argv) {
       {"preview-as", 0, VIV__OPT_TEXT, "WAY", &o.picture.preview_as,
        "kitty, sixel or blocks, where the terminal is not known", NULL},
       {"format", 0, VIV__OPT_TEXT, "KIND", &o.picture.format,
-       "pictures: json (a line each), or coco's results", NULL},
+       "pictures: json (a line each), or coco's results; files in FOLDER/: png, pfm, npy, ply",
+       NULL},
       {"threshold", 0, VIV__OPT_NUMBER, "X", o.params, "pictures: leave out scores below X",
        "threshold"},
       {"point", 0, VIV__OPT_LIST, "X,Y", &o.points,
@@ -306,7 +307,9 @@ int viv__cmd_run(int argc, char **argv) {
        "pictures: what lies in the box; may be repeated", NULL},
       VIV__DETECTOR_OPTIONS(o.picture.detector, o.boxes_from),
       {"intrinsics", 0, VIV__OPT_TEXT, "FX,FY,CX,CY", &o.picture.intrinsics,
-       "depth as points (-o FILE.ply): the camera, in pixels", NULL},
+       "depth as points (.ply) or from several frames: the camera, in pixels", NULL},
+      {"camera", 0, VIV__OPT_TEXT, "FILE", &o.picture.camera,
+       "frames: write the camera's motion and intrinsics, as JSON", NULL},
       {"labels", 0, VIV__OPT_TEXT, "FILE", &o.picture.labels,
        "pictures: names of the classes, one a line or JSON", NULL},
       {"pcm", 0, VIV__OPT_TEXT, "KIND", &o.pcm.kind,

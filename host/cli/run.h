@@ -15,7 +15,7 @@ typedef struct viv__detector_options {
 } viv__detector_options;
 
 typedef struct viv__picture_options_cli {
-  const char *draw, *format, *labels, *frames, *out, *preview_as, *intrinsics, *vocoder;
+  const char *draw, *format, *labels, *frames, *out, *preview_as, *intrinsics, *camera, *vocoder;
   bool json, verbose, preview;
   viv__detector_options detector;
 } viv__picture_run;
@@ -105,6 +105,8 @@ int32_t viv__picture_job(const viv__loaded *l, const viv__task_schema *schema,
                          const viv__picture_item *item, viv__results *results,
                          viv__outcome *outcome, viv_error *error);
 /* The pixels of an item as the person sees it, for drawing and for its size. header: without pixels. */
+/* The item as an input of that name: its file, or its pixels in *t, which must outlive the value. */
+viv_value viv__item_value(const viv__picture_item *item, const char *name, viv_tensor *t);
 int32_t viv__item_picture(const viv__picture_item *item, const cJSON *params, bool header,
                           viv__picture *out, viv_error *error);
 int viv__run_pictures(const viv__loaded *l, const viv__task_schema *schema, const char *const *args,
@@ -112,6 +114,23 @@ int viv__run_pictures(const viv__loaded *l, const viv__task_schema *schema, cons
 /* A file's name without folders and extension; its number where it is one ("000139.jpg": 139), else
  * fallback. */
 int64_t viv__image_id(const char *path, int64_t fallback);
+
+/* ---- moving cameras (run_camera.c) ---- */
+
+/* What a model that sees motion between frames says about the camera, frame by frame. */
+typedef struct viv__camera viv__camera;
+
+/* The model describes it: {"motion": {"frames": ["frame_0", NAME], "result": TENSOR, "size": [H, W]}},
+ * the inputs of its task `pose` and the tensor that takes points of the first one's camera to the
+ * other's; size: what the tensor K, if there is one, counts pixels in. NEVER: it describes none. */
+int32_t viv__camera_open(const viv__loaded *l, viv__camera **out, viv_error *error);
+/* The next frame of width x height; before: the one before it, NULL for the first. */
+int32_t viv__camera_step(viv__camera *c, const cJSON *params, const viv__picture_item *before,
+                         const viv__picture_item *item, const viv__picture *header,
+                         viv_error *error);
+/* {"frames": [{"file", "motion", "camera_to_world", "intrinsics"}, ..]} */
+int32_t viv__camera_write(const viv__camera *c, const char *path, viv_error *error);
+void viv__camera_close(viv__camera *c);
 
 /* ---- medical volumes (run_volumes.c) ---- */
 

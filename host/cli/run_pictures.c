@@ -82,26 +82,46 @@ static void on_event(void *context, const viv_event *e) {
   if (g->status >= 0) g->status = viv__results_take(g->results, e, g->error);
 }
 
-static int32_t run_job(const viv__loaded *l, const viv__task_schema *schema, const cJSON *params,
-                       const viv__picture_item *item, viv__results *results, viv__outcome *outcome,
-                       viv_error *error) {
-  viv_tensor t = {.struct_size = sizeof t,
-                  .data = item->raw.data,
-                  .dtype = VIV_U8,
-                  .ndim = 3,
-                  .shape = {item->raw.height, item->raw.width, 3}};
-  t.bytes = (uint64_t)t.shape[0] * (uint64_t)t.shape[1] * 3;
-  viv_value value = viv__value_tensor("image", &t);
+viv_value viv__item_value(const viv__picture_item *item, const char *name, viv_tensor *t) {
+  *t = (viv_tensor){.struct_size = sizeof *t,
+                    .data = item->raw.data,
+                    .dtype = VIV_U8,
+                    .ndim = 3,
+                    .shape = {item->raw.height, item->raw.width, 3}};
+  t->bytes = (uint64_t)t->shape[0] * (uint64_t)t->shape[1] * 3;
+  viv_value value = viv__value_tensor(name, t);
   if (item->bytes) {
     value.kind = VIV_KIND_IMAGE;
     value.bytes = (viv_str){item->bytes, item->len};
     value.tensor = NULL;
   }
-  const viv_value *values[] = {&value};
+  return value;
+}
+
+/* other: the second picture of the job, and k [4, 4] the camera of both; NULL: none. */
+static int32_t run_job(const viv__loaded *l, const viv__task_schema *schema, const cJSON *params,
+                       const viv__picture_item *item, const viv__picture_item *other,
+                       const float *k, viv__results *results, viv__outcome *outcome,
+                       viv_error *error) {
+  viv_tensor t[3] = {{0}};
+  viv_value value[3];
+  const viv_value *values[] = {&value[0], &value[1], &value[2]};
+  int32_t n = 1;
+  value[0] = viv__item_value(item, schema->inputs[0] ? schema->inputs[0] : "image", &t[0]);
+  if (other) value[n++] = viv__item_value(other, schema->inputs[1], &t[1]);
+  if (k) {
+    t[2] = (viv_tensor){.struct_size = sizeof t[2],
+                        .dtype = VIV_F32,
+                        .ndim = 2,
+                        .shape = {4, 4},
+                        .bytes = 16 * sizeof *k};
+    memcpy(&t[2].data, &k, sizeof k); /* only read */
+    value[n++] = viv__value_tensor("K", &t[2]);
+  }
   struct gather g = {.results = results, .error = error};
   results->schema = schema;
   int32_t status =
-      viv__job_run(l->model, schema->name, params, values, 1, NULL, on_event, &g, outcome);
+      viv__job_run(l->model, schema->name, params, values, n, NULL, on_event, &g, outcome);
   if (status < 0) {
     *error = outcome->error;
     error->code = status;
@@ -115,13 +135,14 @@ int32_t viv__picture_job(const viv__loaded *l, const viv__task_schema *schema,
                          const viv__detector *detector, const cJSON *params,
                          const viv__picture_item *item, viv__results *results,
                          viv__outcome *outcome, viv_error *error) {
-  if (!detector) return run_job(l, schema, params, item, results, outcome, error);
+  if (!detector) return run_job(l, schema, params, item, NULL, NULL, results, outcome, error);
   cJSON *prompted = viv__need(cJSON_Duplicate(params, 1));
   int64_t n = 0;
   double seconds = 0;
   int32_t status = viv__detector_prompts(detector, item, prompted, &n, &seconds, error);
   results->schema = schema;
-  if (status >= 0 && n) status = run_job(l, schema, prompted, item, results, outcome, error);
+  if (status >= 0 && n)
+    status = run_job(l, schema, prompted, item, NULL, NULL, results, outcome, error);
   outcome->seconds += seconds;
   cJSON_Delete(prompted);
   return status;
@@ -207,31 +228,34 @@ struct batch {
   cJSON *params;
   double threshold;
   viv__vocabulary words;
-  double camera[4];                    /* fx, fy, cx, cy for points */
+  double lens[4]; /* fx, fy, cx, cy that were given */
+  viv__camera *camera;
+  viv__picture_item other; /* the right picture, or the frame before; no name: there is none */
+  int32_t other_size[2];
   bool coco, lines, draw_folder, file; /* file: --out is no JSON but the result itself */
-  bool points;                         /* the file holds points */
+  const char *folder_kind;             /* --out is a folder of such files; NULL: it is not */
   cJSON *found;                        /* COCO's array */
   viv__buf text;                       /* for --out */
-  char **drawn;                        /* the names of drawings so far */
+  char **drawn;                        /* the names of files in folders so far */
   int64_t n_drawn, n, failed;
   int32_t last_status;
   double job_seconds;
 };
 
-/* FOLDER/STEM.png, or with the whole file name where two pictures share a stem. */
-static char *drawing_path(struct batch *b, const viv__picture_item *item) {
-  if (!b->draw_folder) return viv__need(viv__strdup(b->o->draw));
+/* FOLDER/STEM.KIND, or with the whole file name where two pictures share a stem. */
+static char *path_in(struct batch *b, const char *folder, const viv__picture_item *item,
+                     const char *kind) {
   char *name = item->frame
                    ? viv__textf("frame-%06lld", (long long)item->frame)
                    : viv__need(viv__strdup(strrchr(item->name, '/') ? strrchr(item->name, '/') + 1
                                                                     : item->name));
   char *dot = strrchr(name, '.');
   size_t stem = dot && dot > name ? (size_t)(dot - name) : strlen(name);
-  char *path = viv__textf("%s/%.*s.png", b->o->draw, (int)stem, name);
+  char *path = viv__textf("%s/%.*s.%s", folder, (int)stem, name, kind);
   for (int64_t i = 0; i < b->n_drawn; i++)
     if (!strcmp(b->drawn[i], path)) {
       free(path);
-      path = viv__textf("%s/%s.png", b->o->draw, name);
+      path = viv__textf("%s/%s.%s", folder, name, kind);
       break;
     }
   b->drawn = viv__need(viv__realloc(b->drawn, (size_t)(b->n_drawn + 1) * sizeof *b->drawn));
@@ -254,7 +278,8 @@ static int32_t draw(struct batch *b, const viv__picture_item *item, const viv__r
   if (status >= 0 && b->o->draw)
     status = viv__png_encode(&png, picture.data, picture.width, picture.height, 3, 8, error);
   if (status >= 0 && b->o->draw) {
-    path = drawing_path(b, item);
+    path =
+        b->draw_folder ? path_in(b, b->o->draw, item, "png") : viv__need(viv__strdup(b->o->draw));
     status = viv__write_file(path, png.ptr, png.len, error);
   }
   viv__free(path);
@@ -306,14 +331,14 @@ static bool is_points(const char *path) {
 
 /* Depth with the picture's colours. */
 static int32_t write_points(const struct batch *b, const viv__picture_item *item,
-                            const viv__results *r, viv_error *error) {
+                            const viv__results *r, const char *path, viv_error *error) {
   viv__picture picture = {0};
   viv__buf out = {0};
   const char *kind = cJSON_GetStringValue(described(b->l, "depth"));
   bool inverse = kind && !strcmp(kind, "inverse");
   int32_t status = viv__item_picture(item, b->params, false, &picture, error);
-  if (status >= 0) status = viv__results_points(r, 0, &picture, b->camera, inverse, &out, error);
-  if (status >= 0) status = viv__write_file(b->o->out, out.ptr, out.len, error);
+  if (status >= 0) status = viv__results_points(r, 0, &picture, b->lens, inverse, &out, error);
+  if (status >= 0) status = viv__write_file(path, out.ptr, out.len, error);
   viv__buf_free(&out);
   viv__picture_free(&picture);
   return status;
@@ -334,14 +359,63 @@ static int32_t write_file(const viv__task_schema *schema, const viv__results *r,
   return status;
 }
 
+/* The result itself, to --out or into it. */
+static int32_t write_result(struct batch *b, const viv__picture_item *item, const viv__results *r,
+                            viv_error *error) {
+  char *path = b->folder_kind ? path_in(b, b->o->out, item, b->folder_kind)
+                              : viv__need(viv__strdup(b->o->out));
+  int32_t status = is_points(path) ? write_points(b, item, r, path, error)
+                                   : write_file(b->schema, r, path, error);
+  viv__free(path);
+  return status;
+}
+
+/* The job of a picture and the one that goes with it. */
+static int32_t run_frame(struct batch *b, const viv__picture_item *item, const viv__picture *header,
+                         viv__results *results, viv__outcome *outcome, viv_error *error) {
+  int32_t form = b->schema->form;
+  if (form == VIV__ONE_PICTURE)
+    return viv__picture_job(b->l, b->schema, b->detector, b->params, item, results, outcome, error);
+  bool both = b->other.name != NULL;
+  if (form == VIV__PAIR)
+    return run_job(b->l, b->schema, b->params, item, &b->other, NULL, results, outcome, error);
+  if (both && (b->other_size[0] != header->height || b->other_size[1] != header->width))
+    return VIV_FAIL(error, VIV_BAD_INPUT, item->name,
+                    "the frame is %d x %d, but %s is %d x %d: frames of one camera have one size",
+                    header->width, header->height, b->other.name, b->other_size[1],
+                    b->other_size[0]);
+  float w = (float)header->width, h = (float)header->height;
+  float k[16] = {(float)b->lens[0] / w,
+                 0,
+                 (float)b->lens[2] / w,
+                 0,
+                 0,
+                 (float)b->lens[1] / h,
+                 (float)b->lens[3] / h,
+                 0,
+                 0,
+                 0,
+                 1,
+                 0,
+                 0,
+                 0,
+                 0,
+                 1};
+  return run_job(b->l, b->schema, b->params, item, both ? &b->other : NULL, both ? k : NULL,
+                 results, outcome, error);
+}
+
 static int32_t one(struct batch *b, const viv__picture_item *item, cJSON *line, viv_error *error) {
   viv__results results = {0};
   viv__outcome outcome = {0};
   viv__picture header = {0};
   int32_t status = viv__item_picture(item, b->params, true, &header, error);
-  if (status >= 0)
-    status =
-        viv__picture_job(b->l, b->schema, b->detector, b->params, item, &results, &outcome, error);
+  if (status >= 0) status = run_frame(b, item, &header, &results, &outcome, error);
+  if (status >= 0 && b->camera)
+    status = viv__camera_step(b->camera, b->params, b->other.name ? &b->other : NULL, item, &header,
+                              error);
+  b->other_size[0] = header.height;
+  b->other_size[1] = header.width;
   b->job_seconds += outcome.seconds;
   cJSON_AddNumberToObject(line, "width", header.width);
   cJSON_AddNumberToObject(line, "height", header.height);
@@ -352,9 +426,7 @@ static int32_t one(struct batch *b, const viv__picture_item *item, cJSON *line, 
                                viv__image_id(item->name, b->n), b->found, error);
   else if (status >= 0)
     status = viv__results_json(&results, 0, &b->words, b->threshold, line, error);
-  if (status >= 0 && b->points) status = write_points(b, item, &results, error);
-  if (status >= 0 && b->file && !b->points)
-    status = write_file(b->schema, &results, b->o->out, error);
+  if (status >= 0 && b->file) status = write_result(b, item, &results, error);
   if (status >= 0 && (b->o->draw || b->o->preview)) status = draw(b, item, &results, error);
   viv__outcome_free(&outcome);
   viv__results_free(&results);
@@ -369,6 +441,28 @@ static void show_progress(const struct batch *b, const char *name, int64_t count
   viv__progress_show(text, count > 0 ? (double)b->n / (double)count : -1);
 }
 
+/* The picture beside the one that came, for pairs. */
+static int32_t take_right(struct batch *b, viv__picture_source *source, const char *left,
+                          viv_error *error) {
+  viv__item_free(&b->other);
+  int32_t status = viv__source_next(source, &b->other, error);
+  if (status != VIV_DONE) return status;
+  return VIV_FAIL(error, VIV_BAD_INPUT, left,
+                  "a left picture without a right one: name them in pairs, left first");
+}
+
+/* Frees the picture, or keeps it for the next one's job. A frame that failed is nobody's past. */
+static void let_go(struct batch *b, viv__picture_item *item, int32_t status) {
+  bool frames = b->schema->form == VIV__SEQUENCE || b->camera;
+  if (frames) {
+    viv__item_free(&b->other);
+    b->other = status >= 0 ? *item : (viv__picture_item){0};
+    if (status < 0) viv__item_free(item);
+  } else {
+    viv__item_free(item);
+  }
+}
+
 static int32_t run_all(struct batch *b, viv__picture_source *source) {
   viv__picture_item item;
   for (;;) {
@@ -381,6 +475,10 @@ static int32_t run_all(struct batch *b, viv__picture_source *source) {
     if (item.frame) cJSON_AddNumberToObject(line, "frame", (double)item.frame);
     show_progress(b, item.name, viv__source_count(source));
     b->n++;
+    if (status >= 0 && b->schema->form == VIV__PAIR) {
+      status = take_right(b, source, item.name, &error);
+      if (status >= 0) cJSON_AddStringToObject(line, "right", b->other.name);
+    }
     if (status >= 0) status = one(b, &item, line, &error);
     if (status == VIV_CANCELLED) {
       cJSON_Delete(line);
@@ -396,7 +494,7 @@ static int32_t run_all(struct batch *b, viv__picture_source *source) {
     } else {
       put_line(b, line);
     }
-    viv__item_free(&item);
+    let_go(b, &item, status);
   }
 }
 
@@ -420,6 +518,10 @@ static int32_t prepare_drawing(struct batch *b, int64_t count, viv_error *error)
 }
 
 static int32_t write_out(struct batch *b, viv_error *error) {
+  if (b->camera) {
+    int32_t status = viv__camera_write(b->camera, b->o->camera, error);
+    if (status < 0) return status;
+  }
   if (!b->coco) {
     if (!b->o->out || b->file) return VIV_OK;
     return viv__write_file(b->o->out, b->text.ptr ? b->text.ptr : "", b->text.len, error);
@@ -444,33 +546,72 @@ static int end_of(const struct batch *b) {
   return b->failed > 89 ? 99 : 10 + (int)b->failed;
 }
 
-static int32_t prepare(struct batch *b, viv__picture_source *source, viv_error *error) {
-  const char *format = b->o->format ? b->o->format : "json";
-  b->coco = !strcmp(format, "coco");
-  if (!b->coco && strcmp(format, "json"))
-    return VIV_FAIL(error, VIV_BAD_INPUT, "--format", "\"%s\" is neither json nor coco", format);
-  b->points = b->o->out && is_points(b->o->out);
-  b->file =
-      b->points || (b->o->out && (viv__results_file_known(b->o->out) || is_safetensors(b->o->out)));
-  if (b->points && !b->o->intrinsics)
+/* Whether --out is a folder for a file per picture, and of which kind. */
+static int32_t prepare_folder(struct batch *b, viv_error *error) {
+  static const char *const kinds[] = {"png", "pfm", "npy", "ply"};
+  const char *path = b->o->out, *wanted = b->o->format;
+  struct stat s;
+  size_t len = path ? strlen(path) : 0;
+  const char *kind = wanted ? NULL : kinds[0];
+  for (size_t i = 0; wanted && i < sizeof kinds / sizeof *kinds; i++)
+    if (!strcmp(wanted, kinds[i])) kind = kinds[i];
+  bool folder = len && (path[len - 1] == '/' || (!stat(path, &s) && S_ISDIR(s.st_mode)));
+  if (!folder && wanted && kind)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--format", "%s files go into a folder: -o FOLDER/",
+                    wanted);
+  if (!folder || !kind) return VIV_OK;
+  b->folder_kind = kind;
+  if (mkdir(path, 0777) && errno != EEXIST)
+    return VIV_FAIL(error, VIV_NEVER, path, "the folder can't be made: %s", strerror(errno));
+  return VIV_OK;
+}
+
+/* The camera that --intrinsics gives, for what needs one. */
+static int32_t prepare_lens(struct batch *b, int64_t count, viv_error *error) {
+  bool points = b->folder_kind ? !strcmp(b->folder_kind, "ply") : b->o->out && is_points(b->o->out);
+  bool frames = b->schema->form == VIV__SEQUENCE && count != 1;
+  if (points && !b->o->intrinsics)
     return VIV_FAIL(error, VIV_BAD_INPUT, "--out",
                     "points need the camera: --intrinsics FX,FY,CX,CY in pixels of the picture");
-  if (b->o->intrinsics && !b->points)
+  if (frames && !b->o->intrinsics)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--task",
+                    "%s needs the camera: --intrinsics FX,FY,CX,CY in pixels of the frames",
+                    b->schema->name);
+  if (!b->o->intrinsics) return VIV_OK;
+  if (!points && b->schema->form != VIV__SEQUENCE)
     return VIV_FAIL(error, VIV_BAD_INPUT, "--intrinsics",
-                    "only points (-o FILE.ply) need a camera");
-  if (b->points && viv__intrinsics_read(b->o->intrinsics, b->camera, error) < 0)
-    return VIV_BAD_INPUT;
-  if (b->file && (b->coco || viv__source_count(source) != 1))
-    return VIV_FAIL(error, VIV_BAD_INPUT, "--out",
-                    "\"%s\" holds the result of one picture; several go to .json or .jsonl",
-                    b->o->out);
+                    "only points (-o FILE.ply) and tasks over several frames need a camera");
+  return viv__intrinsics_read(b->o->intrinsics, b->lens, error);
+}
+
+static int32_t prepare(struct batch *b, viv__picture_source *source, viv_error *error) {
+  int64_t count = viv__source_count(source);
+  int32_t status = prepare_folder(b, error);
+  if (status >= 0) status = prepare_lens(b, count, error);
+  if (status < 0) return status;
+  const char *format = b->o->format && !b->folder_kind ? b->o->format : "json";
+  b->coco = !strcmp(format, "coco");
+  if (!b->coco && strcmp(format, "json"))
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--format",
+                    "\"%s\" is none of json, coco, png, pfm, npy, ply", format);
+  b->file = b->folder_kind || (b->o->out && (is_points(b->o->out) || is_safetensors(b->o->out) ||
+                                             viv__results_file_known(b->o->out)));
+  if (b->schema->form == VIV__PAIR && count > 0) count = (count + 1) / 2;
+  if (b->file && (b->coco || (!b->folder_kind && count != 1)))
+    return VIV_FAIL(
+        error, VIV_BAD_INPUT, "--out",
+        "\"%s\" holds the result of one picture; several go to .json, .jsonl or FOLDER/",
+        b->o->out);
+  if (b->schema->form != VIV__ONE_PICTURE && b->o->detector.model)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "--detector", "%s takes no boxes", b->schema->name);
   b->lines = b->o->json || b->o->format || !isatty(STDOUT_FILENO);
   if (b->coco) b->found = viv__need(cJSON_CreateArray());
   const cJSON *threshold = cJSON_GetObjectItemCaseSensitive(b->params, "threshold");
   b->threshold = threshold ? threshold->valuedouble : b->coco ? -INFINITY : b->schema->threshold;
   if (!cJSON_GetObjectItemCaseSensitive(b->params, "exif_orientation"))
     cJSON_AddTrueToObject(b->params, "exif_orientation");
-  int32_t status = prepare_drawing(b, viv__source_count(source), error);
+  status = prepare_drawing(b, count, error);
+  if (status >= 0 && b->o->camera) status = viv__camera_open(b->l, &b->camera, error);
   if (status >= 0) status = viv__model_vocabulary(b->l, b->o->labels, &b->words, error);
   if (status < 0) return status;
   return viv__detector_open(b->l, b->schema, &b->o->detector, b->params, &b->detector, error);
@@ -505,6 +646,8 @@ int viv__run_pictures(const viv__loaded *l, const viv__task_schema *schema, cons
   viv__buf_free(&b.text);
   cJSON_Delete(b.found);
   viv__vocabulary_free(&b.words);
+  viv__item_free(&b.other);
+  viv__camera_close(b.camera);
   viv__detector_close(b.detector);
   viv__source_close(source);
   return code;

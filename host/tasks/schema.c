@@ -26,6 +26,12 @@
       N                                                                                            \
     }                                                                                              \
   }
+#define DEPTH                                                                                      \
+  {                                                                                                \
+    "depth", VIV__DEPTH, false, true, false, 2, {                                                  \
+      H, W                                                                                         \
+    }                                                                                              \
+  }
 #define CLASSES(name, field, optional)                                                             \
   {                                                                                                \
     name, field, true, true, optional, 1, {                                                        \
@@ -34,33 +40,39 @@
   }
 
 static const viv__task_schema schemas[] = {
-    {"detect",
-     0.5,
-     {BOXES("boxes", VIV__BOXES, false), SCORES, CLASSES("labels", VIV__LABELS, false)}},
-    {"pose",
-     0.3,
-     {{"keypoints", VIV__KEYPOINTS, false, true, false, 3, {N, K, VIV__AXIS_XY}},
-      {"keypoint_scores", VIV__KEYPOINT_SCORES, false, true, true, 2, {N, K}},
-      SCORES,
-      BOXES("boxes", VIV__BOXES, true),
-      CLASSES("labels", VIV__LABELS, true)}},
-    {"relations",
-     0,
-     {BOXES("subject_boxes", VIV__SUBJECT_BOXES, false),
-      BOXES("object_boxes", VIV__OBJECT_BOXES, false),
-      CLASSES("subject_labels", VIV__SUBJECT_LABELS, false),
-      CLASSES("object_labels", VIV__OBJECT_LABELS, false),
-      CLASSES("predicates", VIV__PREDICATES, false), SCORES}},
-    {"segment",
-     0.5,
-     {{"masks", VIV__MASKS, true, true, true, 3, {N, H, W}},
-      {"scores", VIV__SCORES, false, true, true, 1, {N}},
-      BOXES("boxes", VIV__BOXES, true),
-      CLASSES("labels", VIV__LABELS, true),
-      {"labels", VIV__LABEL_MAP, true, true, true, 2, {H, W}}}},
-    {"depth", 0, {{"depth", VIV__DEPTH, false, true, false, 2, {H, W}}}},
-    {"classify", 0, {{"probabilities", VIV__PROBABILITIES, false, false, false, 2, {ANY, ANY}}}},
-    {"embed", 0, {{"embeddings", VIV__EMBEDDINGS, false, false, false, 2, {ANY, ANY}}}},
+    {.name = "detect",
+     .threshold = 0.5,
+     .fields = {BOXES("boxes", VIV__BOXES, false), SCORES, CLASSES("labels", VIV__LABELS, false)}},
+    {.name = "pose",
+     .threshold = 0.3,
+     .fields = {{"keypoints", VIV__KEYPOINTS, false, true, false, 3, {N, K, VIV__AXIS_XY}},
+                {"keypoint_scores", VIV__KEYPOINT_SCORES, false, true, true, 2, {N, K}},
+                SCORES,
+                BOXES("boxes", VIV__BOXES, true),
+                CLASSES("labels", VIV__LABELS, true)}},
+    {.name = "relations",
+     .fields = {BOXES("subject_boxes", VIV__SUBJECT_BOXES, false),
+                BOXES("object_boxes", VIV__OBJECT_BOXES, false),
+                CLASSES("subject_labels", VIV__SUBJECT_LABELS, false),
+                CLASSES("object_labels", VIV__OBJECT_LABELS, false),
+                CLASSES("predicates", VIV__PREDICATES, false), SCORES}},
+    {.name = "segment",
+     .threshold = 0.5,
+     .fields = {{"masks", VIV__MASKS, true, true, true, 3, {N, H, W}},
+                {"scores", VIV__SCORES, false, true, true, 1, {N}},
+                BOXES("boxes", VIV__BOXES, true),
+                CLASSES("labels", VIV__LABELS, true),
+                {"labels", VIV__LABEL_MAP, true, true, true, 2, {H, W}}}},
+    {.name = "depth", .fields = {DEPTH}},
+    {.name = "stereo_depth", .fields = {DEPTH}, .form = VIV__PAIR, .inputs = {"left", "right"}},
+    {.name = "video_depth",
+     .fields = {DEPTH},
+     .form = VIV__SEQUENCE,
+     .inputs = {"frame_0", "frame_-1"}},
+    {.name = "classify",
+     .fields = {{"probabilities", VIV__PROBABILITIES, false, false, false, 2, {ANY, ANY}}}},
+    {.name = "embed",
+     .fields = {{"embeddings", VIV__EMBEDDINGS, false, false, false, 2, {ANY, ANY}}}},
 };
 
 const viv__task_schema *viv__task_schema_find(const char *task) {

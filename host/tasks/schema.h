@@ -48,10 +48,19 @@ typedef struct viv__field_schema {
 
 enum { VIV__MAX_FIELDS = 8 };
 
+/* What pictures make one job. */
+enum viv__picture_form {
+  VIV__ONE_PICTURE = 0,
+  VIV__PAIR = 1,    /* two of one moment: left, right */
+  VIV__SEQUENCE = 2 /* one, and the one before it where there is one */
+};
+
 typedef struct viv__task_schema {
   const char *name;
   double threshold;                          /* instances below it are not shown to a person */
   viv__field_schema fields[VIV__MAX_FIELDS]; /* ends with a NULL name */
+  int32_t form;                              /* enum viv__picture_form */
+  const char *inputs[2];                     /* names of the job's pictures; NULL: "image" */
 } viv__task_schema;
 
 /* The schema of a task, NULL when it is none of pictures. */

@@ -11,7 +11,7 @@
 #include "depth/picture.h"
 #include "nn/vit.h"
 
-enum { DEPTH_MODEL_BYTES = 1 << 17 };
+enum { DEPTH_MODEL_BYTES = 1 << 18 };
 
 struct depth_model;
 
@@ -31,6 +31,7 @@ extern const struct depth_variant depth_anything;
 extern const struct depth_variant depth_anything_hf;
 extern const struct depth_variant depth_endodac;
 extern const struct depth_variant depth_ccnext;
+extern const struct depth_variant depth_prodepth;
 
 struct depth_model {
   nn_net net;
@@ -39,7 +40,11 @@ struct depth_model {
   const char
       *kind; /* "metric": lengths; "scaled": lengths up to a scale; "inverse": inverse depth up
                        to a scale and a shift */
-  char about[320];
+  /* How the task pose sees motion: the frame beside frame_0, the matrix between them, and the size that
+   * its K counts pixels in. NULL: there is none. */
+  const char *other, *motion;
+  int32_t motion_size[2];
+  char about[480];
 };
 
 #endif

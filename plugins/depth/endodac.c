@@ -127,8 +127,13 @@ static void config(nn_config *k, const viv_model_source *source, struct depth_mo
   m->nearest = nn_num(k, "min_depth", 0.1, 1e-9, 1e9);
   m->farthest = nn_num(k, "max_depth", 150, 1e-9, 1e9);
   m->has_pose = nn_has(k->host, source, "pose.net.0.weight");
+  if (m->has_pose) {
+    b->other = "frame_1";
+    b->motion = "T";
+    memcpy(b->motion_size, m->size, sizeof m->size);
+  }
   m->has_intrinsics = m->has_pose && nn_flag(k, "learn_intrinsics", true);
-  pose_read(k, 0.001f, &m->pose);
+  pose_read(k, nn_int(k, "num_layers", 18, 1, 1000), 0.001f, &m->pose);
   nn_divides(k, m->head.config.features, 2, "features and 2");
   nn_vit_check(k, c);
 }

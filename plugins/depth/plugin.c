@@ -5,8 +5,8 @@
 #include "depth/depth.h"
 
 /* A new variant is a file and a row. */
-static const struct depth_variant *const variants[] = {&depth_anything, &depth_anything_hf,
-                                                       &depth_endodac, &depth_ccnext};
+static const struct depth_variant *const variants[] = {
+    &depth_anything, &depth_anything_hf, &depth_endodac, &depth_ccnext, &depth_prodepth};
 
 static int32_t read_model(const viv_host *host, const viv_model_source *source,
                           struct depth_model *m, const struct depth_variant *variant,
@@ -56,7 +56,13 @@ static void describe(struct depth_model *m) {
   for (const nn_task *t = m->net.tasks; t->name && n < (int)sizeof m->about; t++)
     n += snprintf(m->about + n, sizeof m->about - (size_t)n, "%s\"%s\"",
                   t == m->net.tasks ? "" : ",", t->name);
-  if (n < (int)sizeof m->about) snprintf(m->about + n, sizeof m->about - (size_t)n, "]}");
+  if (m->motion && n < (int)sizeof m->about)
+    n += snprintf(
+        m->about + n, sizeof m->about - (size_t)n,
+        "],\"motion\":{\"frames\":[\"frame_0\",\"%s\"],\"result\":\"%s\",\"size\":[%d,%d]}}",
+        m->other, m->motion, (int)m->motion_size[0], (int)m->motion_size[1]);
+  else if (n < (int)sizeof m->about)
+    snprintf(m->about + n, sizeof m->about - (size_t)n, "]}");
   m->net.about = m->about;
 }
 

@@ -7,28 +7,30 @@
 
 /* ---- weights ---- */
 
-void pose_read(nn_config *k, float factor, pose_net *net) {
+void pose_resnet(nn_config *k, int64_t layers, int32_t width, nn_resnet_spec *spec) {
   static const struct {
     int64_t layers;
     const char *name;
   } known[] = {
       {18, "resnet18"}, {34, "resnet34"}, {50, "resnet50"}, {101, "resnet101"}, {152, "resnet152"}};
-  int64_t layers = nn_int(k, "num_layers", 18, 1, 1000);
-  int32_t width = (int32_t)nn_int(k, "pose_width", 64, 1, 1024);
   bool found = false;
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-    if (known[i].layers == layers) found = nn_resnet_named(nn_str(known[i].name), &net->spec);
+    if (known[i].layers == layers) found = nn_resnet_named(nn_str(known[i].name), spec);
   if (!found && !k->status)
     k->status = nn_fail(k->error, VIV_NEVER, k->where,
                         "num_layers is %lld, but ResNets have 18, 34, 50, 101 or 152 layers",
                         (long long)layers);
-  net->spec.names = NN_RESNET_TORCHVISION;
-  net->spec.in_channels = 6;
-  net->spec.stem = width;
+  spec->names = NN_RESNET_TORCHVISION;
+  spec->stem = width;
   for (int i = 0; i < 4; i++) {
-    net->spec.inner[i] = width << i;
-    net->spec.out[i] = (net->spec.basic ? width : 4 * width) << i;
+    spec->inner[i] = width << i;
+    spec->out[i] = (spec->basic ? width : 4 * width) << i;
   }
+}
+
+void pose_read(nn_config *k, int64_t layers, float factor, pose_net *net) {
+  pose_resnet(k, layers, (int32_t)nn_int(k, "pose_width", 64, 1, 1024), &net->spec);
+  net->spec.in_channels = 6;
   net->hidden = (int32_t)nn_int(k, "pose_hidden", 256, 1, 1 << 14);
   net->factor = factor;
 }

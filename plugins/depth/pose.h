@@ -26,8 +26,10 @@ typedef struct pose_motion {
   nn_map middle; /* the decoder's third convolution before its ReLU, channels last */
 } pose_motion;
 
-/* num_layers, pose_width and pose_hidden; a failure is left in k->status. */
-void pose_read(nn_config *k, float factor, pose_net *net);
+/* pose_width and pose_hidden of a ResNet of that many layers; a failure is left in k->status. */
+void pose_read(nn_config *k, int64_t layers, float factor, pose_net *net);
+/* The ResNet of that many layers whose first stage has `width` channels, torchvision's names. */
+void pose_resnet(nn_config *k, int64_t layers, int32_t width, nn_resnet_spec *spec);
 /* In a tables function, at no prefix: pose_encoder.encoder.* and pose.net.*. */
 void pose_load(nn_loader *l, pose_net *net);
 /* The motion of a pair; both batches have one size and values in [0, 1]. tap: features.i and

@@ -9,6 +9,9 @@
 #define STEREO "tests/goldens/ccnext/tiny"
 #define LEFT STEREO "/left_0.png"
 #define RIGHT STEREO "/right_0.png"
+#define VIDEO "tests/goldens/prodepth/tiny"
+#define NOW VIDEO "/frame_0_0.png"
+#define BEFORE VIDEO "/frame_0_-1.png"
 #define FRAME ENDO "/frame_0.png"
 #define OTHER ENDO "/other_0.png"
 
@@ -92,6 +95,59 @@ Test(depth_frames, pairs_have_a_left_and_a_right) {
   free_results(&b);
 }
 
+static const float camera[16] = {0.6f, 0, 0.5f, 0, 0, 1.9f, 0.5f, 0, 0, 0, 1, 0, 0, 0, 0, 1};
+
+static void add_video(inputs *in, int n, const float *k) {
+  static const char *const names[] = {"frame_0", "frame_-1", "frame_-2"};
+  const char *const paths[] = {NOW, BEFORE, FRAME};
+  for (int i = 0; i < n; i++) add_named_image(in, names[i], paths[i]);
+  if (k) add_data(in, "K", VIV_F32, k, 2, (const int64_t[]){4, 4});
+}
+
+/* More frames are more evidence; the first frame of a film has none before it. */
+Test(depth_frames, films_are_matched_with_what_came_before) {
+  viv_model *m = load(open_runtime(), VIDEO);
+  results r[3];
+  for (int i = 0; i < 3; i++) {
+    inputs in = {0};
+    add_video(&in, i + 1, i ? camera : NULL);
+    run_task(m, "video_depth", &in, NULL, &r[i]);
+    cr_assert_eq(r[i].status, VIV_OK, "%s: %s", r[i].error.where, r[i].error.message);
+    expect_shape(&r[i], "depth.0", 61, 90);
+    if (i)
+      cr_assert(memcmp(floats_of(&r[i - 1], "disp.0"), floats_of(&r[i], "disp.0"), 48 * 64 * 4));
+    if (i) cr_assert_eq(result_of(&r[i], "relative_poses")->shape[1], i);
+    free_inputs(&in);
+  }
+  /* The motion to the frame before is the same with one more frame. */
+  cr_assert_arr_eq(floats_of(&r[1], "relative_poses"), floats_of(&r[2], "relative_poses"), 64);
+  for (int i = 0; i < 3; i++) free_results(&r[i]);
+}
+
+Test(depth_frames, films_without_a_camera_are_refused) {
+  static const float flat[16] = {1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
+  float bad[16];
+  viv_model *m = load(open_runtime(), VIDEO);
+  inputs none = {0}, single = {0}, no_camera = {0}, singular = {0}, odd = {0};
+  memcpy(bad, camera, sizeof bad);
+  bad[2] = NAN;
+  add_video(&single, 1, NULL);
+  add_video(&no_camera, 2, NULL);
+  add_video(&singular, 2, flat);
+  add_video(&odd, 2, bad);
+  expect_error(m, "video_depth", &none, NULL, VIV_BAD_INPUT, "frame_0");
+  expect_error(m, "pose", &single, NULL, VIV_BAD_INPUT, "frame_-1");
+  expect_error(m, "video_depth", &no_camera, NULL, VIV_BAD_INPUT, "K");
+  expect_error(m, "video_depth", &singular, NULL, VIV_BAD_INPUT, "no inverse");
+  expect_error(m, "video_depth", &odd, NULL, VIV_BAD_INPUT, "not finite");
+  add_named_image(&odd, "frame_-1", NOW);
+  expect_error(m, "video_depth", &odd, NULL, VIV_BAD_INPUT, "frame_0 has 1");
+  free_inputs(&single);
+  free_inputs(&no_camera);
+  free_inputs(&singular);
+  free_inputs(&odd);
+}
+
 Test(depth_frames, bad_frames_are_refused) {
   viv_model *m = load(open_runtime(), ENDO);
   inputs none = {0}, single = {0}, uneven = {0};
@@ -132,4 +188,12 @@ Test(depth_frames, checkpoints_that_do_not_fit_say_why) {
   refuse_model(rt, STEREO, "\"height\": 64", "\"height\": 72", "height and 32");
   refuse_model(rt, STEREO, "\"window_size\": 0.26", "\"window_size\": 2", "window_size");
   refuse_model(rt, STEREO, "6,\n  8,\n  12\n ]", "6,\n  9,\n  12\n ]", "encoder_dims");
+  refuse_model(rt, VIDEO, "\"sid\"", "\"log\"", "sid, linear or inverse");
+  refuse_model(rt, VIDEO, "\"lite\"", "\"lvt\"", "lite or resnet");
+  refuse_model(rt, VIDEO, "\"lite\"", "\"resnet\"", "num_ch_dec");
+  refuse_model(rt, VIDEO, "\"height\": 48", "\"height\": 50", "height and the coarsest map");
+  refuse_model(rt, VIDEO, "\"num_depth_bins\": 8", "\"num_depth_bins\": 9", "reduce_conv");
+  refuse_model(rt, VIDEO, "\"min_depth_bin\": 0.15", "\"min_depth_bin\": 15", "below max");
+  refuse_model(rt, VIDEO, "[\n   1,\n   2\n  ]", "[\n   1\n  ]", "a number for each block");
+  refuse_model(rt, VIDEO, "[\n   1,\n   2\n  ]", "[\n   1,\n   -2\n  ]", "1 to 1024");
 }
