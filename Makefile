@@ -85,8 +85,9 @@ $(BUILD)/libvivnn.a: $(call obj,$(NN_SRC))
 	$(Q)ar rcs $@ $^
 
 .PHONY: plugins
-# What one plugin needs besides: Whisper asks how well its text compresses.
-LIBS_whisper := -lz
+# What one plugin needs besides. Plugins link nothing but libc and libm, so that it lies inside: Whisper asks how
+# well its text compresses.
+LIBS_whisper := -l:libz.a
 define plugin_rule
 plugins: $(BUILD)/plugins/$(1).so $(BUILD)/plugins/$(1).json
 $(BUILD)/plugins/$(1).so: $(call obj,$(wildcard plugins/$(1)/*.c)) $(BUILD)/libvivnn.a plugins/export.map
