@@ -27,8 +27,8 @@ check "is seen" json '.[0].width == 256 and .[0].height == 256'
 
 check "boxes of twelve pictures" exits 0 "$viv" eval --json --coco $folder/annotations.json \
   $detector $folder
-check "are as good as the card says" json '.[0].AP > 0.33 and .[0].AP50 > 0.62 and .[0].failed == 0'
+check "are as good as the card says" json '.[0].AP > 0.6 and .[0].AP50 > 0.85 and .[0].failed == 0'
 check "poses of twelve pictures" exits 0 "$viv" eval --json --coco $folder/annotations.json \
   $pose $folder --detector $detector --detector-threshold 0.3
-check "are as good as the card says" json '.[0].AP > 0.2 and .[0].AP50 > 0.46'
+check "are as good as the card says" json '.[0].AP > 0.4 and .[0].AP50 > 0.74'
 finish
