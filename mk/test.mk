@@ -38,7 +38,13 @@ FUZZERS    := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(wildcard $(addsuffix /*.c,$(FUZZ_LIB)))
 	@mkdir -p $(@D)
 	$(call say,FUZZ,$@)
-	$(Q)clang-14 $(FUZZ_FLAGS) $(HOST_INC) -o $@ $< $(wildcard $(addsuffix /*.c,$(FUZZ_LIB))) $(LIBS)
+	$(Q)clang-14 $(FUZZ_FLAGS) $(HOST_INC) -o $@ $< $(wildcard $(addsuffix /*.c,$(FUZZ_LIB))) \
+	  $(FUZZ_MORE) $(LIBS)
+# The front ends are the plugins'; the kernels that they call are linked as they are.
+$(BUILD)/fuzz/fuzz_features: $(BUILD)/libvivarium.a
+$(BUILD)/fuzz/fuzz_features: FUZZ_MORE := $(addprefix plugins/nn/,audio.c kaldi.c resample.c fail.c) \
+  $(BUILD)/libvivarium.a
+$(BUILD)/fuzz/fuzz_features $(BUILD)/obj/tests/fuzz/fuzz_features.o: HOST_INC += -Iplugins
 ## fuzz       every fuzzer for FUZZ_SECONDS (60) on its kept corpus; FUZZ_RUNS=N for N reproducible runs
 fuzz: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
 	@sh tests/fuzz.sh $(BUILD) $(FUZZ_SECONDS) $(FUZZ_RUNS)

@@ -21,4 +21,5 @@ printf '%s, drawn: %s\n' "$build/demo/people.jpg" "$build/demo/people-drawn.png"
 
 speech=tests/goldens/silero-vad/speech-en-jit/audio.wav
 printf '\n> Who speaks when in %s?\n' "$speech"
-"$viv" run zoo/models/silero-vad "$speech"
+"$viv" run zoo/models/silero-vad "$speech" --draw "$build/demo/speech.png"
+printf 'drawn: %s\n' "$build/demo/speech.png"

@@ -169,6 +169,33 @@ int32_t viv__preview(const viv__picture *picture, const char *as, viv_error *err
 int viv__run_live(const viv__loaded *l, const char *model, const char *task, viv__pcm *pcm,
                   bool json, cJSON *params);
 
+/* ---- drawings (run_drawings.c) ---- */
+
+typedef struct viv__drawings {
+  const char *to;
+  bool folder;
+  char **names; /* [n] of files in folders so far */
+  int64_t n;
+} viv__drawings;
+
+/* to: a .png for one picture, else a folder, which is made; NULL: nothing is drawn. what: "pictures", in
+ * errors: BAD_INPUT, NEVER. Free it in either case. */
+int32_t viv__drawings_open(viv__drawings *d, const char *to, int64_t count, const char *what,
+                           viv_error *error);
+/* FOLDER/STEM.KIND, or with the whole file name where two files share a stem; the caller frees it. */
+char *viv__path_in(viv__drawings *d, const char *folder, const char *file, const char *kind);
+/* Writes the drawing [height, width, 3] of that file. */
+int32_t viv__drawings_put(viv__drawings *d, const char *file, const viv__picture *picture,
+                          viv_error *error);
+void viv__drawings_free(viv__drawings *d);
+
+/* The spectrogram of a recording with what a job found in it: line, its object of JSON ("classes",
+ * "segments", "text"), and its tensors ("timestamps", "probabilities" over time, "audio_codes"). *out is
+ * the caller's to free (run_sound_draw.c). */
+struct viv__sound;
+int32_t viv__sound_draw(const struct viv__sound *sound, const cJSON *line,
+                        const viv__tensor_list *tensors, viv__picture *out, viv_error *error);
+
 /* ---- codes of sound (run_codes.c) ---- */
 
 /* Whether the model's vocabulary holds codes and the one argument is a file of codes; without an argument,

@@ -232,58 +232,39 @@ struct batch {
   viv__camera *camera;
   viv__picture_item other; /* the right picture, or the frame before; no name: there is none */
   int32_t other_size[2];
-  bool coco, lines, draw_folder, file; /* file: --out is no JSON but the result itself */
-  const char *folder_kind;             /* --out is a folder of such files; NULL: it is not */
-  cJSON *found;                        /* COCO's array */
-  viv__buf text;                       /* for --out */
-  char **drawn;                        /* the names of files in folders so far */
-  int64_t n_drawn, n, failed;
+  bool coco, lines, file;  /* file: --out is no JSON but the result itself */
+  const char *folder_kind; /* --out is a folder of such files; NULL: it is not */
+  cJSON *found;            /* COCO's array */
+  viv__buf text;           /* for --out */
+  viv__drawings drawings;
+  int64_t n, failed;
   int32_t last_status;
   double job_seconds;
 };
 
-/* FOLDER/STEM.KIND, or with the whole file name where two pictures share a stem. */
+/* A name in the folder for what the item gave. */
 static char *path_in(struct batch *b, const char *folder, const viv__picture_item *item,
                      const char *kind) {
-  char *name = item->frame
-                   ? viv__textf("frame-%06lld", (long long)item->frame)
-                   : viv__need(viv__strdup(strrchr(item->name, '/') ? strrchr(item->name, '/') + 1
-                                                                    : item->name));
-  char *dot = strrchr(name, '.');
-  size_t stem = dot && dot > name ? (size_t)(dot - name) : strlen(name);
-  char *path = viv__textf("%s/%.*s.%s", folder, (int)stem, name, kind);
-  for (int64_t i = 0; i < b->n_drawn; i++)
-    if (!strcmp(b->drawn[i], path)) {
-      free(path);
-      path = viv__textf("%s/%s.%s", folder, name, kind);
-      break;
-    }
-  b->drawn = viv__need(viv__realloc(b->drawn, (size_t)(b->n_drawn + 1) * sizeof *b->drawn));
-  b->drawn[b->n_drawn++] = viv__need(viv__strdup(path));
-  viv__free(name);
+  char *frame = item->frame ? viv__textf("frame-%06lld", (long long)item->frame) : NULL;
+  char *path = viv__path_in(&b->drawings, folder, frame ? frame : item->name, kind);
+  viv__free(frame);
   return path;
 }
 
 static int32_t draw(struct batch *b, const viv__picture_item *item, const viv__results *r,
                     viv_error *error) {
   viv__picture picture = {0};
-  viv__buf png = {0};
-  char *path = NULL;
   int32_t status = viv__item_picture(item, b->params, false, &picture, error);
   if (status >= 0) status = viv__results_draw(r, 0, &b->words, b->threshold, &picture, error);
   if (status >= 0 && b->o->preview) {
     viv__progress_clear();
     status = viv__preview(&picture, b->o->preview_as, error);
   }
-  if (status >= 0 && b->o->draw)
-    status = viv__png_encode(&png, picture.data, picture.width, picture.height, 3, 8, error);
   if (status >= 0 && b->o->draw) {
-    path =
-        b->draw_folder ? path_in(b, b->o->draw, item, "png") : viv__need(viv__strdup(b->o->draw));
-    status = viv__write_file(path, png.ptr, png.len, error);
+    char *frame = item->frame ? viv__textf("frame-%06lld", (long long)item->frame) : NULL;
+    status = viv__drawings_put(&b->drawings, frame ? frame : item->name, &picture, error);
+    viv__free(frame);
   }
-  viv__free(path);
-  viv__buf_free(&png);
   viv__picture_free(&picture);
   return status;
 }
@@ -498,25 +479,6 @@ static int32_t run_all(struct batch *b, viv__picture_source *source) {
   }
 }
 
-/* --draw for one file names the drawing; for several a folder. */
-static int32_t prepare_drawing(struct batch *b, int64_t count, viv_error *error) {
-  const char *path = b->o->draw;
-  struct stat s;
-  if (!path) return VIV_OK;
-  size_t len = strlen(path);
-  bool folder = (!stat(path, &s) && S_ISDIR(s.st_mode)) || (len && path[len - 1] == '/');
-  bool png = len > 4 && !strcasecmp(path + len - 4, ".png");
-  b->draw_folder = folder || (count != 1 && !png);
-  if (count != 1 && !b->draw_folder)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "--draw",
-                    "several pictures are drawn into a folder; \"%s\" names one file", path);
-  if (!b->draw_folder && !png)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "--draw", "\"%s\" should end with .png", path);
-  if (b->draw_folder && mkdir(path, 0777) && errno != EEXIST)
-    return VIV_FAIL(error, VIV_NEVER, path, "the folder can't be made: %s", strerror(errno));
-  return VIV_OK;
-}
-
 static int32_t write_out(struct batch *b, viv_error *error) {
   if (b->camera) {
     int32_t status = viv__camera_write(b->camera, b->o->camera, error);
@@ -610,7 +572,7 @@ static int32_t prepare(struct batch *b, viv__picture_source *source, viv_error *
   b->threshold = threshold ? threshold->valuedouble : b->coco ? -INFINITY : b->schema->threshold;
   if (!cJSON_GetObjectItemCaseSensitive(b->params, "exif_orientation"))
     cJSON_AddTrueToObject(b->params, "exif_orientation");
-  status = prepare_drawing(b, count, error);
+  status = viv__drawings_open(&b->drawings, b->o->draw, count, "pictures", error);
   if (status >= 0 && b->o->camera) status = viv__camera_open(b->l, &b->camera, error);
   if (status >= 0) status = viv__model_vocabulary(b->l, b->o->labels, &b->words, error);
   if (status < 0) return status;
@@ -641,8 +603,7 @@ int viv__run_pictures(const viv__loaded *l, const viv__task_schema *schema, cons
   if (o->verbose && status >= 0 && b.n)
     fprintf(stderr, "%lld pictures in %.2f s (%.2f a second), %.1f ms a job\n", (long long)b.n,
             seconds, (double)b.n / seconds, b.job_seconds / (double)b.n * 1e3);
-  for (int64_t i = 0; i < b.n_drawn; i++) viv__free(b.drawn[i]);
-  viv__free(b.drawn);
+  viv__drawings_free(&b.drawings);
   viv__buf_free(&b.text);
   cJSON_Delete(b.found);
   viv__vocabulary_free(&b.words);

@@ -105,6 +105,7 @@ struct hearing {
   viv__vocabulary words;
   bool lines, several; /* lines: JSON is printed or written */
   viv__buf written;    /* for --out: lines, or text */
+  viv__drawings drawings;
   /* Of the recording that is heard: */
   const char *file;
   cJSON *line;
@@ -254,6 +255,25 @@ static void put_line(struct hearing *h) {
   fflush(stdout);
 }
 
+static int32_t draw(struct hearing *h, const viv_value *recording, viv_error *error) {
+  viv__sound_options options = {0};
+  viv__sound sound;
+  viv__picture picture;
+  int32_t status = viv__sound_decode(recording->bytes.ptr, recording->bytes.len, h->file, &options,
+                                     &sound, error);
+  if (status < 0) return status;
+  status = viv__sound_draw(&sound, h->line, &h->tensors, &picture, error);
+  viv__sound_free(&sound);
+  if (status < 0) return status;
+  if (h->o->preview) {
+    viv__progress_clear();
+    status = viv__preview(&picture, h->o->preview_as, error);
+  }
+  if (status >= 0 && h->o->draw) status = viv__drawings_put(&h->drawings, h->file, &picture, error);
+  viv__picture_free(&picture);
+  return status;
+}
+
 static int32_t hear(struct hearing *h, const char *file, viv__outcome *outcome, viv_error *error) {
   viv__input_list inputs = {0};
   int32_t status = viv__inputs_file(&inputs, "audio", file, error);
@@ -285,6 +305,11 @@ static int32_t hear(struct hearing *h, const char *file, viv__outcome *outcome, 
     status = viv__results_json(&h->results, 0, &h->words, threshold ? threshold->valuedouble : 0,
                                h->line, error);
   }
+  if (status >= 0 && (h->o->draw || h->o->preview)) {
+    const viv_value **own = viv__inputs_values(&inputs);
+    status = draw(h, own[0], error);
+    viv__free(own);
+  }
   if (status >= 0) {
     add_tensors(h);
     put_line(h);
@@ -307,11 +332,11 @@ static int32_t prepare(struct hearing *h, int n, viv_error *error) {
   const char *format = h->o->format, *out = h->o->out;
   if (format && strcmp(format, "json"))
     return VIV_FAIL(error, VIV_BAD_INPUT, "--format", "recordings know json, not \"%s\"", format);
-  if (h->o->draw || h->o->preview)
-    return VIV_FAIL(error, VIV_NEVER, "--draw", "results of recordings can't be drawn");
   if (out && n > 1 && to_one_file(out))
     return VIV_FAIL(error, VIV_BAD_INPUT, "--out",
                     "\"%s\" holds the result of one recording; several go to .jsonl or .txt", out);
+  int32_t status = viv__drawings_open(&h->drawings, h->o->draw, n, "recordings", error);
+  if (status < 0) return status;
   h->several = n > 1;
   h->lines = h->o->json || format || (out && (ends_with(out, ".json") || ends_with(out, ".jsonl")));
   if (!h->task) h->task = viv__first_task(h->l);
@@ -360,6 +385,7 @@ int viv__run_sounds(const viv__loaded *l, const char *task, const char *const *a
     code = n == 1 ? viv__exit_code(last) : failed > 89 ? 99 : 10 + failed;
   }
   viv__inputs_free(&inputs);
+  viv__drawings_free(&h.drawings);
   viv__buf_free(&h.written);
   viv__vocabulary_free(&h.words);
   return code;

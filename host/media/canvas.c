@@ -259,3 +259,13 @@ void viv__canvas_text(viv__canvas *c, double x, double y, double size, const cha
   cr.set_line_width(c->cr, size < 9 ? 1.1 : size / 7);
   cr.stroke(c->cr);
 }
+
+viv__ink viv__heat(double t) {
+  static const double ramp[6][3] = {{0.05, 0.03, 0.20}, {0.33, 0.06, 0.43}, {0.65, 0.16, 0.40},
+                                    {0.92, 0.36, 0.22}, {0.99, 0.66, 0.15}, {0.98, 0.98, 0.68}};
+  t = t > 0 ? (t < 1 ? t : 1) * 5 : 0; /* no number is the lowest */
+  int k = t >= 5 ? 4 : (int)t;
+  double f = t - k, c[3];
+  for (int i = 0; i < 3; i++) c[i] = (1 - f) * ramp[k][i] + f * ramp[k + 1][i];
+  return (viv__ink){c[0], c[1], c[2], 1};
+}

@@ -14,6 +14,9 @@ typedef struct viv__ink {
   double r, g, b, a; /* 0 to 1 */
 } viv__ink;
 
+/* From dark violet over red to pale yellow for 0 to 1, in even steps of lightness. */
+viv__ink viv__heat(double t);
+
 /* A canvas that holds the picture [height, width, 3]. Errors: NEVER (no cairo on this machine),
  * NOT_NOW (memory). */
 int32_t viv__canvas_open(const uint8_t *rgb, int32_t width, int32_t height, viv__canvas **out,

@@ -263,17 +263,6 @@ static int32_t draw_relations(struct drawing *d, viv_error *error) {
 
 /* ---- depth, maps, classes ---- */
 
-/* From dark violet over red to pale yellow, even steps of lightness. */
-static viv__ink heat(double t) {
-  static const double ramp[6][3] = {{0.05, 0.03, 0.20}, {0.33, 0.06, 0.43}, {0.65, 0.16, 0.40},
-                                    {0.92, 0.36, 0.22}, {0.99, 0.66, 0.15}, {0.98, 0.98, 0.68}};
-  t = t > 0 ? (t < 1 ? t : 1) * 5 : 0; /* no number is the lowest */
-  int k = t >= 5 ? 4 : (int)t;
-  double f = t - k, c[3];
-  for (int i = 0; i < 3; i++) c[i] = (1 - f) * ramp[k][i] + f * ramp[k + 1][i];
-  return (viv__ink){c[0], c[1], c[2], 1};
-}
-
 static void depth_range(const viv_tensor *depth, double *low, double *high) {
   *low = INFINITY;
   *high = -INFINITY;
@@ -293,7 +282,7 @@ static void paint_depth(struct drawing *d, const viv_tensor *depth, double low, 
   for (int64_t y = 0; y < d->picture->height; y++)
     for (int64_t x = 0; x < d->picture->width; x++, rgb += 3) {
       double z = (double)*floats(depth, y * h / d->picture->height * w + x * w / d->picture->width);
-      blend(rgb, heat((z - low) / range), 1);
+      blend(rgb, viv__heat((z - low) / range), 1);
     }
 }
 
@@ -307,7 +296,7 @@ static void draw_scale(struct drawing *d, double low, double high) {
                    (viv__ink){0, 0, 0, 0.8});
   for (double y = top; y < bottom; y++)
     viv__canvas_fill(d->canvas, left, y, left + strip, fmin(y + 1, bottom),
-                     heat(1 - (y - top) / (bottom - top)));
+                     viv__heat(1 - (y - top) / (bottom - top)));
   for (int e = 0; e < 2; e++) {
     char text[32];
     snprintf(text, sizeof text, "%.4g", ends[e]);

@@ -83,6 +83,20 @@ check "by its tensors" says "^-> beats"
 vad=zoo/models/silero-vad speech=tests/goldens/silero-vad/speech-en-jit/audio.wav
 check "where somebody speaks" exits 0 "$viv" run "$vad" "$speech"
 check "is four times" test "$(grep -c ' s  to ' "$tmp/out")" -eq 4
+size_of() { od -An -tu1 -j16 -N8 "$1" | awk '{ print $3 * 256 + $4, $7 * 256 + $8 }'; }
+check "drawn" exits 0 "$viv" run "$vad" "$speech" --draw "$tmp/speech.png"
+check "as a spectrogram with the chances and four lines below" test "$(size_of "$tmp/speech.png")" = "880 448"
+check "classes drawn" exits 0 "$viv" run "$beats" "$wav" --draw "$tmp/classes.png"
+check "as three bars" test "$(size_of "$tmp/classes.png")" = "880 354"
+check "codes drawn" exits 0 "$viv" run --task encode -p n_quantizers=2 tests/goldens/encodec/hf-24khz-tiny "$wav" \
+  --draw "$tmp/codes.png"
+check "as a row for each code book" test "$(size_of "$tmp/codes.png")" = "880 316"
+check "several into a folder" exits 0 "$viv" run "$vad" "$speech" "$wav" --draw "$tmp/drawn"
+check "two of one name" sh -c "test -s '$tmp/drawn/audio.png' && test -s '$tmp/drawn/audio.wav.png'"
+check "several into one file" exits 5 "$viv" run "$vad" "$speech" "$wav" --draw "$tmp/one.png"
+check "a drawing that is no .png" exits 5 "$viv" run "$vad" "$speech" --draw "$tmp/one.jpg"
+check "on the terminal" exits 0 "$viv" run "$vad" "$speech" --preview --preview-as blocks
+check "in colours" says "38;[25];"
 live() {
   tail -c +45 "$speech" | "$viv" run "$vad" - --pcm s16 --rate 16000 >"$tmp/out" 2>"$tmp/err"
 }

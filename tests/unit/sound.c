@@ -1,6 +1,8 @@
 /* Recordings as bytes: what is read, and what is refused with which words. */
 #include <criterion/criterion.h>
+#include <dlfcn.h>
 #include <math.h>
+#include <sndfile.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -126,6 +128,56 @@ Test(sound, what_is_written_is_read_again) {
     viv__sound_free(&s);
     viv__sound_free(&t);
     unlink(path);
+  }
+}
+
+/* What other programs write is read: half a second of a tone comes back with its pitch. */
+Test(sound, formats_of_other_programs_are_read) {
+  static const struct {
+    const char *name;
+    int format, rate;
+  } kinds[] = {{"vorbis.ogg", SF_FORMAT_OGG | SF_FORMAT_VORBIS, 22050},
+               {"opus.opus", SF_FORMAT_OGG | SF_FORMAT_OPUS, 48000},
+               {"layer3.mp3", SF_FORMAT_MPEG | SF_FORMAT_MPEG_LAYER_III, 44100},
+               {"lossless.flac", SF_FORMAT_FLAC | SF_FORMAT_PCM_24, 96000},
+               {"float.wav", SF_FORMAT_WAV | SF_FORMAT_DOUBLE, 11025},
+               {"rf64.wav", SF_FORMAT_RF64 | SF_FORMAT_PCM_16, 16000},
+               {"apple.aiff", SF_FORMAT_AIFF | SF_FORMAT_PCM_24, 32000},
+               {"sun.au", SF_FORMAT_AU | SF_FORMAT_ULAW, 8000},
+               {"core.caf", SF_FORMAT_CAF | SF_FORMAT_PCM_32, 44100}};
+  void *so = dlopen("libsndfile.so.1", RTLD_NOW | RTLD_LOCAL);
+  cr_assert(so, "libsndfile is not here");
+  __typeof__(&sf_open) open_file;
+  __typeof__(&sf_writef_float) write_file;
+  __typeof__(&sf_close) close_file;
+  *(void **)&open_file = dlsym(so, "sf_open");
+  *(void **)&write_file = dlsym(so, "sf_writef_float");
+  *(void **)&close_file = dlsym(so, "sf_close");
+  for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+    char path[96];
+    static float x[2 * 48000];
+    SF_INFO info = {.samplerate = kinds[k].rate, .channels = 2, .format = kinds[k].format};
+    snprintf(path, sizeof path, "/tmp/viv-sound-%d-%s", (int)getpid(), kinds[k].name);
+    SNDFILE *f = open_file(path, SFM_WRITE, &info);
+    cr_assert(f, "%s can't be written here", kinds[k].name);
+    int half = kinds[k].rate / 2;
+    for (int i = 0; i < half; i++) {
+      x[2 * i] = 0.5f * sinf(2 * (float)M_PI * 440 * (float)i / (float)kinds[k].rate);
+      x[2 * i + 1] = -x[2 * i];
+    }
+    write_file(f, x, half);
+    close_file(f);
+    viv__sound s = again(path);
+    unlink(path);
+    cr_assert_eq(s.rate, kinds[k].rate, "%s: %d Hz", kinds[k].name, (int)s.rate);
+    cr_assert_eq(s.channels, 2);
+    cr_assert(s.frames >= half && s.frames < half + 5000, "%s: %lld samples", kinds[k].name,
+              (long long)s.frames);
+    int crossings = 0;
+    for (int64_t i = 1; i < s.frames; i++) crossings += s.data[i - 1] < 0 && s.data[i] >= 0;
+    cr_assert(crossings > 205 && crossings < 240, "%s: %d periods instead of 220", kinds[k].name,
+              crossings);
+    viv__sound_free(&s);
   }
 }
 

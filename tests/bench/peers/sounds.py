@@ -10,13 +10,15 @@ compute in float32. ONNX Runtime has the exported EnCodec, Whisper's encoder and
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 import warnings
 
-sys.path.pop(0)  # tokenizers.py beside this file is not the library of that name
+sys.path.append(sys.path.pop(0))  # tokenizers.py beside this file is not the library of that name
+import beats
 import onnxruntime
 import torch
 from safetensors.torch import load_file, save_file
@@ -173,6 +175,30 @@ def make_whisper(folder):
     return model
 
 
+def make_beats(folder):
+    model = beats.make(beats.BASE)
+    os.makedirs(folder, exist_ok=True)
+    save_file({k: v.detach().clone() for k, v in model.state_dict().items()}, f"{folder}/model.safetensors")
+    with open(f"{folder}/config.json", "w") as f:
+        json.dump(beats.BASE, f)
+    return model
+
+
+def fbank(x):
+    """Kaldi's log-mel features of 16 kHz, 25 ms every 10 ms, 128 bands, as BEATs scales them."""
+    mel = 1127 * torch.log1p(torch.arange(256) * 16000 / 512 / 700)
+    ends = torch.linspace(float(1127 * math.log1p(20 / 700)), float(1127 * math.log1p(8000 / 700)), 130)
+    up = (mel[:, None] - ends[:-2]) / (ends[1:-1] - ends[:-2])
+    down = (ends[2:] - mel[:, None]) / (ends[2:] - ends[1:-1])
+    bank = F.pad(torch.minimum(up, down).clamp(min=0), (0, 0, 0, 1))
+    window = torch.hann_window(400, periodic=False) ** 0.85
+    y = (x * 32768).unfold(1, 400, 160)
+    y = y - y.mean(2, keepdim=True)
+    y = (y - 0.97 * F.pad(y, (1, 0), mode="replicate")[..., :-1]) * window
+    power = torch.fft.rfft(y, 512).abs() ** 2
+    return ((power @ bank).clamp(min=1.1920929e-07).log() - 15.41663) / (2 * 6.55582)
+
+
 def whisper_greedy(model, features, tokens):
     """The loop without generate()'s bookkeeping: the fastest way through transformers."""
     encoded = model.model.encoder(features).last_hidden_state
@@ -237,7 +263,8 @@ def cases_of(work, seconds, threads):
     features = torch.randn(1, 80, 3000) * 0.3
     x, codes = sound[None, None].contiguous(), codec.encode(sound[None, None])
     spoken = mimi.encode(x, num_quantizers=8).audio_codes
-    data = {"x": x, "codes": codes[None, None], "spoken": spoken, "speech": speech[None], "features": features}
+    long, hearer = torch.cat([speech] * 4)[None, :160000].contiguous(), make_beats(f"{work}/beats")
+    data = {"long": long, "x": x, "codes": codes[None, None], "spoken": spoken, "speech": speech[None], "features": features}
     save_file({k: v.contiguous().clone() for k, v in data.items()}, f"{work}/in.safetensors")
 
     def given(name, key):
@@ -247,6 +274,7 @@ def cases_of(work, seconds, threads):
            "decode": onnx(Decode(codec), (codes,), f"{work}/decode.onnx", threads),
            "step": onnx(silero, (torch.zeros(1, 576), torch.zeros(1, 128), torch.zeros(1, 128)),
                         f"{work}/silero.onnx", threads),
+           "beats": onnx(hearer, (fbank(long),), f"{work}/beats.onnx", threads),
            "whisper": onnx(whisper.model.encoder, (features,), f"{work}/whisper.onnx", threads)}  # fmt: skip
     return {
         "EnCodec 24 kHz, encode": (f"{work}/encodec", "encode", given("input_values", "x"), (), "audio_codes", seconds,
@@ -264,6 +292,9 @@ def cases_of(work, seconds, threads):
         f"Whisper-base, {tokens} tokens": (f"{work}/whisper", "generate", given("input_features", "features"),
                                            (f"max_new_tokens={tokens}", "ignore_eos=true"), "ids", 30,
                                            lambda: whisper_greedy(whisper, features, tokens), None),
+        "BEATs-base, 10 s": (f"{work}/beats", "forward", given("audio", "long"), (), "probabilities",
+                             long.shape[1] / 16000, lambda: hearer(fbank(long)),
+                             lambda: ort["beats"](fbank(long))[0]),
         "Silero, windows of 32 ms": (vad, "forward", given("audio", "speech"), (), "probabilities",
                                      len(speech) / 16000, lambda: windows(silero, speech),
                                      lambda: windows(ort["step"], speech)),
