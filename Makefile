@@ -25,6 +25,7 @@ LIB_SRC   := $(wildcard host/base/*.c host/grammar/*.c host/checkpoint/*.c host/
 CLI_SRC   := $(wildcard host/cli/*.c)
 VALID_SRC := $(wildcard host/validate/*.c)
 DAEMON_SRC := $(wildcard host/daemon/*.c)
+NATS_SRC  := $(wildcard host/nats/*.c)
 NN_SRC    := $(wildcard plugins/nn/*.c)
 PLUGINS   := $(patsubst plugins/%/manifest.json,%,$(wildcard plugins/*/manifest.json))
 UNIT_SRC  := $(wildcard tests/unit/*.c)
@@ -35,7 +36,7 @@ obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_OBJ := $(call obj,$(LIB_SRC))
 
 .PHONY: all
-all: $(BUILD)/libvivarium.so $(BUILD)/viv $(BUILD)/vivd $(BUILD)/viv-validate plugins $(BUILD)/vivarium.pc
+all: $(BUILD)/libvivarium.so $(BUILD)/viv $(BUILD)/vivd $(BUILD)/vivd-nats $(BUILD)/viv-validate plugins $(BUILD)/vivarium.pc
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -71,6 +72,10 @@ $(BUILD)/viv-validate: $(call obj,$(VALID_SRC)) $(BUILD)/libvivarium.a
 $(BUILD)/vivd: $(call obj,$(DAEMON_SRC)) $(BUILD)/libvivarium.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SAN) -rdynamic -o $@ $^ $(LIBS) $(shell pkg-config --libs libseccomp)
+
+$(BUILD)/vivd-nats: $(call obj,$(NATS_SRC)) $(BUILD)/libvivarium.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(SAN) -o $@ $^ $(LIBS) $(shell pkg-config --libs libnats)
 
 # ---- plugins: only abi/ and plugins/nn, one exported symbol ----
 PLUGIN_FLAGS = -std=c11 $(OPT) -g -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=off \
@@ -111,6 +116,10 @@ $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/libvivarium.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SAN) -o $@ $^ $(LIBS)
+$(BUILD)/tests/nats_jobs: $(BUILD)/obj/tests/nats/nats_jobs.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(SAN) -o $@ $^ $(shell pkg-config --libs libnats)
 .PHONY: unit
 unit: all $(UNIT_BIN)
 .SECONDARY:

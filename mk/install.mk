@@ -30,7 +30,7 @@ install: all
 	  $(DEST)/lib/vivarium/plugins $(DEST)/share/vivarium/models $(DEST)/share/man/man1 \
 	  $(DEST)/share/bash-completion/completions $(DEST)/share/zsh/site-functions \
 	  $(DEST)/share/fish/vendor_completions.d $(DEST)/lib/systemd/system
-	$(INSTALL) -m 755 $(BUILD)/viv $(BUILD)/vivd $(BUILD)/viv-validate $(DEST)/bin
+	$(INSTALL) -m 755 $(BUILD)/viv $(BUILD)/vivd $(BUILD)/vivd-nats $(BUILD)/viv-validate $(DEST)/bin
 	$(INSTALL) -m 644 $(HEADERS) $(DEST)/include/vivarium
 	$(INSTALL) -m 755 $(BUILD)/libvivarium.so $(DEST)/lib/libvivarium.so.$(VERSION)
 	ln -sf libvivarium.so.$(VERSION) $(DEST)/lib/libvivarium.so.0
@@ -57,7 +57,7 @@ install: all
 ## uninstall  removes what install put under PREFIX, and nothing else
 uninstall:
 	rm -f $(patsubst %,$(DEST)/lib/systemd/system/%,$(notdir $(UNITS)))
-	rm -f $(DEST)/bin/viv $(DEST)/bin/vivd $(DEST)/bin/viv-validate
+	rm -f $(DEST)/bin/viv $(DEST)/bin/vivd $(DEST)/bin/vivd-nats $(DEST)/bin/viv-validate
 	rm -f $(patsubst abi/vivarium/%,$(DEST)/include/vivarium/%,$(HEADERS))
 	rm -f $(DEST)/lib/libvivarium.so $(DEST)/lib/libvivarium.so.0 \
 	  $(DEST)/lib/libvivarium.so.$(VERSION) $(DEST)/lib/libvivarium.a \

@@ -272,6 +272,11 @@ cJSON *journal_json(const vivd *d, uint64_t since);
 void journal_free(vivd *d);
 char *metrics_text(vivd *d); /* viv__free; NULL: no memory */
 
+/* ---- jobs from other machines (bridge.c) ---- */
+
+void bridge_tick(vivd *d); /* starts vivd-nats when it is wanted and does not run */
+void bridge_stop(vivd *d);
+
 /* ---- the whole ---- */
 
 struct vivd {
@@ -291,6 +296,9 @@ struct vivd {
   cJSON *bad_plugins; /* hash to reason */
   char *self;         /* path of this program */
   char *config_path;
+  char *nats_url;       /* NULL: none */
+  uv_process_t *bridge; /* NULL: it does not run */
+  uint64_t bridge_after_ns;
   journal journal;
   uint64_t next_client, next_model, next_worker, next_job, next_call, next_session, next_pool;
   size_t n_clients, n_jobs;

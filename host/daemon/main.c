@@ -17,6 +17,7 @@ enum { TICK_MS = 20, DRAIN_MOST_S = 30 };
 static void stop_everything(vivd *d) {
   if (d->stopping) return;
   d->stopping = true;
+  bridge_stop(d);
   notify_state("STOPPING=1");
   uv_timer_stop(&d->tick);
   while (d->n_jobs) {
@@ -48,6 +49,7 @@ void vivd_drain(vivd *d, const char *why) {
   d->draining = true;
   d->drained_ns = viv__now_ns();
   log_fields(d, VIV_LOG_INFO, "draining", why, NULL);
+  bridge_stop(d);
   clients_stop_listening(d);
 }
 
@@ -91,6 +93,7 @@ static void on_tick(uv_timer_t *timer) {
   uint64_t now = viv__now_ns(), dog = watchdog_ms();
   models_tick(d);
   clients_listen_again(d);
+  bridge_tick(d);
   if (dog && now - last_dog > dog * 1000000u) {
     notify_state("WATCHDOG=1");
     last_dog = now;
@@ -123,15 +126,17 @@ static int32_t open_loop(vivd *d, viv_error *error) {
 
 static const char usage[] =
     "Usage: vivd [--config FILE] [--socket PATH] [--state DIR] [--plugins PATH] [--log LEVEL]\n"
+    "            [--nats URL]\n"
     "       vivd --sandbox\n\n"
     "Serves models over a Unix socket; `viv` uses it when it runs. The socket is the one that "
     "systemd\n"
     "passes, else PATH, else the configuration's, else $XDG_RUNTIME_DIR/vivarium/vivd.sock or\n"
-    "/run/vivarium/vivd.sock. --sandbox confines itself like a worker and prints what is in "
+    "/run/vivarium/vivd.sock. --nats takes jobs from a JetStream work queue, too. --sandbox "
+    "confines itself like a worker and prints what is in "
     "force.\n";
 
 typedef struct arguments {
-  const char *config, *socket, *state, *plugins, *level;
+  const char *config, *socket, *state, *plugins, *level, *nats;
 } arguments;
 
 /* -1 to go on, or an exit code. */
@@ -139,11 +144,8 @@ static int read_arguments(int argc, char **argv, arguments *a) {
   const struct {
     const char *name;
     const char **value;
-  } options[] = {{"--config", &a->config},
-                 {"--socket", &a->socket},
-                 {"--state", &a->state},
-                 {"--plugins", &a->plugins},
-                 {"--log", &a->level}};
+  } options[] = {{"--config", &a->config},   {"--socket", &a->socket}, {"--state", &a->state},
+                 {"--plugins", &a->plugins}, {"--log", &a->level},     {"--nats", &a->nats}};
   for (int i = 1; i < argc; i++) {
     bool known = false;
     if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return fputs(usage, stdout) < 0;
@@ -209,6 +211,7 @@ static int32_t prepare(vivd *d, const arguments *a, viv_error *error) {
   replace(&d->config.socket, a->socket);
   replace(&d->config.plugin_path, a->plugins);
   replace(&d->config.state_dir, a->state);
+  replace(&d->nats_url, a->nats);
   char *state = state_folder(&d->config);
   viv__free(d->config.state_dir);
   d->config.state_dir = state;
@@ -239,6 +242,7 @@ static void dispose(vivd *d) {
   config_free(&d->config);
   viv__free(d->self);
   viv__free(d->config_path);
+  viv__free(d->nats_url);
 }
 
 int main(int argc, char **argv) {
