@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static atomic_long alloc_count;
 static atomic_long fail_at; /* 0: never */
@@ -50,7 +51,7 @@ char *viv__strdup(const char *s) {
 
 /* ---- arenas ---- */
 
-enum { ALIGN = 64, FIRST_BLOCK = 16 * 1024 };
+enum { ALIGN = 64, FIRST_BLOCK = 16 * 1024, LARGE_PAGE = 2 << 20 };
 
 typedef struct block {
   struct block *next;
@@ -60,6 +61,7 @@ typedef struct block {
 
 struct viv_arena {
   uint64_t limit, used;
+  bool large_pages;
   block *head; /* the block being filled stands first */
 };
 
@@ -69,11 +71,21 @@ viv_arena *viv__arena_new(uint64_t limit) {
   return a;
 }
 
-static block *block_new(size_t cap) {
-  if (cap > SIZE_MAX - sizeof(block) - 2 * ALIGN || must_fail()) return NULL;
+void viv__arena_large_pages(viv_arena *a) {
+  a->large_pages = true;
+}
+
+static block *block_new(size_t cap, bool large_pages) {
+  if (cap > SIZE_MAX - sizeof(block) - 2 * LARGE_PAGE || must_fail()) return NULL;
+  large_pages = large_pages && cap >= 2 * LARGE_PAGE;
   size_t header = (sizeof(block) + ALIGN - 1) / ALIGN * ALIGN;
-  block *b = aligned_alloc(ALIGN, header + (cap + ALIGN - 1) / ALIGN * ALIGN);
+  size_t align = large_pages ? LARGE_PAGE : ALIGN;
+  size_t bytes = (header + cap + align - 1) / align * align;
+  block *b = aligned_alloc(align, bytes);
   if (!b) return NULL;
+#ifdef MADV_HUGEPAGE
+  if (large_pages) (void)madvise(b, bytes, MADV_HUGEPAGE); /* a wish: ordinary pages will do */
+#endif
   *b = (block){.cap = cap, .data = (char *)b + header};
   return b;
 }
@@ -88,8 +100,8 @@ void *viv__arena_alloc(viv_arena *a, uint64_t bytes) {
     size_t cap = b ? b->cap * 2 : FIRST_BLOCK;
     if (cap > (size_t)64 << 20) cap = (size_t)64 << 20;
     if (cap < need) cap = need;
-    block *fresh = block_new(cap);
-    if (!fresh && cap > need) fresh = block_new(need);
+    block *fresh = block_new(cap, a->large_pages);
+    if (!fresh && cap > need) fresh = block_new(need, a->large_pages);
     if (!fresh) return NULL;
     fresh->next = a->head;
     a->head = b = fresh;

@@ -66,6 +66,9 @@ long viv__fail_alloc(long k);
 
 /* An arena: zeroed, 64-byte-aligned blocks freed as a whole. limit 0: none. */
 viv_arena *viv__arena_new(uint64_t limit);
+/* Blocks of 4 MiB and more ask the system for pages of 2 MiB: for what lives long and is read as a
+ * whole again and again, as weights, which otherwise wait for the translation of addresses. */
+void viv__arena_large_pages(viv_arena *a);
 void *viv__arena_alloc(viv_arena *arena, uint64_t bytes); /* NULL: limit or memory */
 char *viv__arena_str(viv_arena *arena, viv_str s);        /* terminated copy */
 void viv__arena_reset(viv_arena *arena);                  /* keeps the largest block for reuse */

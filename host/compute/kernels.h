@@ -21,7 +21,7 @@ enum { VIV__KEY_BLOCK = 64 };
 enum { VIV__KEY_SPLIT = 512, VIV__SPLIT_DIM = 4096 };
 
 /* Queries (rows times heads) that a call of the kernel takes at once. */
-enum { VIV__TASK_QUERIES = 256 };
+enum { VIV__TASK_QUERIES = 512 };
 
 typedef struct viv__kernels {
   const char *name;

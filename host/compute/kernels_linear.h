@@ -14,8 +14,16 @@ INLINE void tile(int R, int O, int32_t dtype, const float *const *x, const void 
   UNROLL for (int r = 0; r < R; r++) row[r] = x[r];
   UNROLL for (int o = 0; o < O; o++) weight[o] = element(w, dtype, o * w_stride);
 
+  /* One or two rows wait for memory: the next tile's weights, which follow these, are asked for
+   * ahead, since its eight short streams end before the processor has seen what they are. */
+  const char *ahead = element(w, dtype, O * w_stride);
   int64_t i = 0;
   for (; i + LANES <= k; i += LANES) {
+    if (R <= 2 && O == 8 && dtype != VIV_F32) {
+      const int bytes = O * LANES * 2;
+      UNROLL for (int line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line, 0, 3);
+      ahead += bytes;
+    }
     if (LANES == 16) { /* enough registers to hold the weights */
       vf wv[8];
       UNROLL for (int o = 0; o < O; o++) wv[o] = load_any(element(weight[o], dtype, i), dtype);

@@ -183,6 +183,7 @@ static int32_t open_model(viv_model *m, viv_model_source *source, viv_error *err
   m->reserved = fixed_bytes(m);
   m->arena = viv__arena_new(0);
   if (!m->arena) return VIV_FAIL(error, VIV_NOT_NOW, m->name, "no memory");
+  viv__arena_large_pages(m->arena);
   source->arena = m->arena;
   int32_t role = viv__thread_role(VIV_THREAD_LOADER);
   viv_error why = VIV_ERROR_INIT;

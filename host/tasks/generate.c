@@ -200,6 +200,12 @@ static bool grow(void **array, int64_t *cap, int64_t need, size_t size) {
   return true;
 }
 
+/* Room for the tokens that may come, so that a step takes nothing from the heap. */
+static int64_t expected(const viv__task *t) {
+  enum { MOST = 1 << 16 };
+  return t->max_new < MOST ? t->max_new : MOST;
+}
+
 static bool is_eos(const viv__task *t, int32_t id) {
   for (int32_t i = 0; !t->ignore_eos && i < t->n_eos; i++)
     if (t->eos[i] == id) return true;
@@ -244,8 +250,9 @@ static int32_t take_token(viv__lane *lane, int32_t id, int32_t row, viv_error *e
   int32_t vocab = t->m->info.vocab_size;
   if (id < 0 || id >= vocab)
     return VIV_FAIL(error, VIV_BUG, "strategy", "emitted token %d of %d", id, vocab);
-  int64_t cap = lane->cap_out;
-  if (!grow((void **)&lane->out, &lane->cap_out, lane->n_out + 1, sizeof *lane->out))
+  int64_t cap = lane->cap_out, need = lane->n_out + 1;
+  if (!cap && !t->want_step_logits && need < expected(t)) need = expected(t);
+  if (!grow((void **)&lane->out, &lane->cap_out, need, sizeof *lane->out))
     return VIV_FAIL(error, VIV_NOT_NOW, "generate", "no memory");
   if (t->want_step_logits && cap != lane->cap_out) {
     float *grown = viv__realloc(lane->step_logits, (size_t)lane->cap_out * (size_t)vocab * 4);
@@ -433,8 +440,8 @@ static int32_t reduce(viv__lane *lane, float *logits, viv_strategy_result *r, vi
 static int32_t mirror(viv__lane *lane, viv_error *error) {
   const viv_batch *b = lane->want.batch;
   if (!lane->task->job->session || b->kv_write != VIV_KV_APPEND || !b->tokens) return VIV_OK;
-  if (!grow((void **)&lane->mirror, &lane->cap_mirror, lane->n_mirror + b->n_rows,
-            sizeof *lane->mirror))
+  int64_t need = lane->n_mirror + b->n_rows + (lane->cap_mirror ? 0 : expected(lane->task));
+  if (!grow((void **)&lane->mirror, &lane->cap_mirror, need, sizeof *lane->mirror))
     return VIV_FAIL(error, VIV_NOT_NOW, "session", "no memory");
   for (int32_t i = 0; i < b->n_rows; i++)
     if (!b->seq || b->seq[i] == 0) lane->mirror[lane->n_mirror++] = b->tokens[i];

@@ -2,7 +2,7 @@
  *
  *   build/bench/bench_limits [THREADS]      (the processor's)
  *
- * read: bytes per second of a plain pass over 256 MiB; fma: operations per second of independent
+ * read: bytes per second of a plain pass over 256 MiB in large pages, if the system has them; fma: operations per second of independent
  * multiply-adds in registers; sgemm: OpenBLAS, 1024 x 1024 x 1024, one product to each thread. The
  * fastest of several runs counts. */
 #include "compute/internal.h"
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -140,10 +141,13 @@ int main(int argc, char **argv) {
     fprintf(stderr, "bench_limits: %s: %s\n", error.where, error.message);
     return 1;
   }
-  struct stream s = {.data = aligned_alloc(PAGE, (size_t)PAGE * PAGES)};
+  struct stream s = {.data = aligned_alloc(2 << 20, (size_t)PAGE * PAGES)};
   size_t floats = (size_t)(2 + table->threads) * SIDE * SIDE;
   float *m = malloc(floats * sizeof *m);
   if (!s.data || !m) return 1;
+#ifdef MADV_HUGEPAGE
+  (void)madvise((void *)(uintptr_t)s.data, (size_t)PAGE * PAGES, MADV_HUGEPAGE);
+#endif
   memset((void *)(uintptr_t)s.data, 1, (size_t)PAGE * PAGES);
   for (size_t i = 0; i < floats; i++) m[i] = (float)(i % 7) * 0.1f;
   double read = (double)PAGE * PAGES / fmin(fastest(run_groups, &s), fastest(run_plain, &s));

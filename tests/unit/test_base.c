@@ -61,6 +61,21 @@ Test(base, an_arena_is_zeroed_aligned_and_limited) {
   viv__arena_free(a);
 }
 
+Test(base, an_arena_of_large_pages_is_an_arena) {
+  viv_arena *a = viv__arena_new(0);
+  viv__arena_large_pages(a);
+  for (int i = 0; i < 3; i++) {
+    uint64_t bytes = i == 1 ? 9000001 : 100;
+    unsigned char *p = viv__arena_alloc(a, bytes);
+    cr_assert_not_null(p);
+    cr_assert_eq((uintptr_t)p % 64, 0);
+    for (uint64_t k = 0; k < bytes; k++) cr_assert_eq(p[k], 0);
+    memset(p, 0xff, bytes);
+  }
+  cr_assert_null(viv__arena_alloc(a, UINT64_MAX));
+  viv__arena_free(a);
+}
+
 Test(base, untrusted_json_is_refused_with_the_byte) {
   static const struct {
     const char *text, *word;

@@ -65,3 +65,57 @@ Test(compute, linear) {
     viv__compute_free(three);
   }
 }
+
+/* A NaN or an infinity in a row of x stays in that row, one in the weights in its output. */
+static void odd_numbers(const viv_compute *c, int32_t dtype, int64_t in, int64_t out, int64_t rows,
+                        float odd) {
+  viv_arena *arena = viv__arena_new(0);
+  float *w32 = numbers(in * out), *x = numbers(rows * in), *y = zeros(rows * out);
+  float *plain = zeros(rows * out);
+  char *w = malloc((size_t)(in * out) * viv__dtype_size(dtype));
+  for (int where = 0; where < 2; where++) {
+    viv_tensor t = tensor_of(w, dtype, out, in);
+    viv_weight *weight = NULL;
+    int64_t row = rows / 2, output = out - 1, k = in - 1;
+    float kept = where ? w32[output * in + k] : x[row * in + k];
+    c->store(c, dtype, w32, w, in * out);
+    cr_assert_eq(c->weight_prepare(c, arena, &t, 0, &weight, NULL), VIV_OK);
+    c->linear(c, weight, NULL, x, plain, rows);
+    if (where) {
+      w32[output * in + k] = odd;
+      c->store(c, dtype, w32, w, in * out);
+      cr_assert_eq(c->weight_prepare(c, arena, &t, 0, &weight, NULL), VIV_OK);
+    } else {
+      x[row * in + k] = odd;
+    }
+    c->linear(c, weight, NULL, x, y, rows);
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t o = 0; o < out; o++) {
+        float got = y[r * out + o];
+        if (where ? o == output : r == row)
+          cr_assert(isnan(odd) ? isnan(got) : !isfinite(got), "%s, dtype %d: [%lld, %lld] is %g",
+                    viv__compute_isa(c), dtype, (long long)r, (long long)o, (double)got);
+        else
+          cr_assert_eq(got, plain[r * out + o], "%s, dtype %d: [%lld, %lld] was touched",
+                       viv__compute_isa(c), dtype, (long long)r, (long long)o);
+      }
+    *(where ? &w32[output * in + k] : &x[row * in + k]) = kept;
+  }
+  free(w32);
+  free(x);
+  free(y);
+  free(plain);
+  free(w);
+  viv__arena_free(arena);
+}
+
+Test(compute, linear_keeps_odd_numbers_apart) {
+  static const int32_t dtypes[] = {VIV_F32, VIV_F16, VIV_BF16};
+  static const float odd[] = {NAN, INFINITY, -INFINITY};
+  EACH_SET(c, 2) {
+    for (int d = 0; d < 3; d++)
+      for (int i = 0; i < 3; i++)
+        for (int64_t rows = 1; rows < 20; rows += 6)
+          odd_numbers(c, dtypes[d], 5 + 16 * i, 13 + d, rows, odd[i]);
+  }
+}

@@ -133,3 +133,43 @@ Test(compute, scan) {
     viv__compute_free(three);
   }
 }
+
+/* A channel that holds a NaN keeps it to itself, and the rows before it stay as they were. */
+Test(compute, a_nan_stays_in_its_channel) {
+  enum { ROWS = 7, CHANNELS = 37, N = 16, BAD = 18, FROM = 3 };
+  EACH_SET(c, 2) {
+    float *u = numbers(ROWS * CHANNELS), *delta = numbers(ROWS * CHANNELS);
+    float *a = numbers(CHANNELS * N), *bc = numbers(ROWS * 2 * N), *y[2];
+    for (int i = 0; i < ROWS * CHANNELS; i++) delta[i] = fabsf(delta[i]);
+    for (int i = 0; i < CHANNELS * N; i++) a[i] = -fabsf(a[i]);
+    for (int bad = 0; bad < 2; bad++) {
+      float *state = zeros(CHANNELS * N);
+      y[bad] = zeros(ROWS * CHANNELS);
+      if (bad) u[FROM * CHANNELS + BAD] = NAN;
+      viv_scan s = {.struct_size = sizeof s,
+                    .channels = CHANNELS,
+                    .states = N,
+                    .rows = ROWS,
+                    .u = u,
+                    .delta = delta,
+                    .a = a,
+                    .b = bc,
+                    .c = bc + N,
+                    .bc_stride = 2 * N,
+                    .state = state,
+                    .y = y[bad]};
+      c->scan(c, &s);
+      free(state);
+    }
+    for (int r = 0; r < ROWS; r++)
+      for (int ch = 0; ch < CHANNELS; ch++) {
+        int i = r * CHANNELS + ch;
+        if (ch == BAD && r >= FROM)
+          cr_assert(isnan(y[1][i]), "%s: row %d lost its NaN", viv__compute_isa(c), r);
+        else
+          cr_assert_eq(y[1][i], y[0][i], "%s: [%d, %d] was touched", viv__compute_isa(c), r, ch);
+      }
+    float *all[] = {u, delta, a, bc, y[0], y[1]};
+    for (size_t f = 0; f < sizeof all / sizeof *all; f++) free(all[f]);
+  }
+}

@@ -180,6 +180,29 @@ Test(generate, a_damaged_session_file_is_refused_or_fed_again) {
   viv_close(rt);
 }
 
+Test(generate, a_further_token_takes_nothing_from_the_heap) {
+  static const char *params[] = {"{\"max_new_tokens\":8,\"ignore_eos\":true}",
+                                 "{\"max_new_tokens\":200,\"ignore_eos\":true}"};
+  for (int with_session = 0; with_session < 2; with_session++) {
+    viv_runtime *rt = open_runtime();
+    viv_model *m = load(rt, REASONER);
+    int64_t ids[] = {5, 6, 7};
+    long made[2];
+    result ignored;
+    run_ids(m, NULL, ids, 3, params[1], &ignored); /* scratch grows once */
+    for (int i = 0; i < 2; i++) {
+      viv_session *s = NULL;
+      if (with_session) cr_assert_eq(viv_session_open(m, &s, NULL), VIV_OK);
+      viv__fail_alloc(0);
+      run_ids(m, s, ids, 3, params[i], &ignored);
+      made[i] = viv__fail_alloc(0);
+      if (s) viv_session_close(s);
+    }
+    cr_assert_leq(made[1], made[0], "%ld allocations for 8 tokens, %ld for 200", made[0], made[1]);
+    viv_close(rt);
+  }
+}
+
 /* Opens, loads and runs one job with the k-th allocation failing. True when all k were made. */
 static bool run_with_failure(const char *model, long k) {
   viv_runtime *rt = NULL;
