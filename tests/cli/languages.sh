@@ -36,7 +36,7 @@ examples() {
   check "$1: it shows tokens" says 'do'
   check "$1: the example detects" exits 0 $4 $picture
   check "$1: it finds four people" test "$(grep -c '^0\.[5-9]' "$tmp/out")" -eq 4
-  check "$1: the first one here" says '^0.868 .131.1,* 92.2,* 168.3,* 201.9'
+  check "$1: the first one here" says '^0.901 .187.0,* 133.6,* 222.3,* 239.8'
 }
 conforms Python "$python"
 conforms LuaJIT "$lua"

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -143,6 +144,10 @@ func resident() (bytes int) {
 	return bytes * 4096
 }
 
+func descriptors() int {
+	return len(vivarium.Must(os.ReadDir("/proc/self/fd")))
+}
+
 func nullJobs(null *vivarium.Model, n int) {
 	for i := 0; i < n; i++ {
 		job := vivarium.Must(null.Submit(bg, "forward", []vivarium.Input{vivarium.Of("x", []float32{1, 2, 3}, 3)}, nil))
@@ -183,10 +188,20 @@ func main() {
 	}
 	check("eight goroutines", same)
 	nullJobs(null, 300)
-	before, files := resident(), len(vivarium.Must(os.ReadDir("/proc/self/fd")))
+	debug.FreeOSMemory()
+	before, files := resident(), descriptors()
 	nullJobs(null, 1000)
-	// Go's own heap grows and shrinks by megabytes: what is not Go's is looked at by the descriptors.
-	check("no leak over 1,000 jobs", resident()-before < 8<<20 && len(vivarium.Must(os.ReadDir("/proc/self/fd"))) == files)
+	// Go's own heap grows and shrinks by megabytes, and the host closes a job's descriptor a little after the job.
+	settled := false
+	for i := 0; i < 100 && !settled; i++ {
+		debug.FreeOSMemory()
+		settled = resident()-before < 8<<20 && descriptors() <= files
+		time.Sleep(20 * time.Millisecond)
+	}
+	check("no leak over 1,000 jobs", settled)
+	if !settled {
+		fmt.Printf("#   %d and %d bytes, %d and %d descriptors\n", before, resident(), files, descriptors())
+	}
 	job := start(bg, m, endless)
 	runtime.Close()
 	m.Close()

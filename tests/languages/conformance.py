@@ -115,6 +115,6 @@ def null_jobs(n):
 null_jobs(300)
 before, files = resident(), len(os.listdir("/proc/self/fd"))
 null_jobs(1000)
-check("no leak over 1,000 jobs", resident() - before < 2 << 20 and len(os.listdir("/proc/self/fd")) == files)
+check("no leak over 1,000 jobs", resident() - before < 2 << 20 and len(os.listdir("/proc/self/fd")) <= files)
 runtime.close()
 check("a closed runtime says so", raises(ValueError, lambda: model.describe()) is not None)
