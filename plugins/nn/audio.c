@@ -117,35 +117,45 @@ uint64_t nn_log_mel_scratch(const nn_log_mel *m, int64_t samples) {
   return (uint64_t)(samples + 2 * m->n_fft + frames * bins_of(m) * 2 + m->mels * bins_of(m));
 }
 
-void nn_log_mel_whisper(const viv_compute *c, const nn_log_mel *m, const float *x, int64_t samples,
-                        float *out, float *scratch) {
-  int64_t frames = nn_log_mel_frames(m, samples), bins = bins_of(m), half = m->n_fft / 2;
-  float *padded = scratch, *window = padded + samples + m->n_fft, *spectrum = window + m->n_fft;
-  float *bank = spectrum + frames * bins * 2; /* [mels, bins] */
+float nn_log_mel_part(const viv_compute *c, const nn_log_mel *m, const float *x, int64_t frames,
+                      float *out, float *scratch) {
+  int64_t bins = bins_of(m);
+  float *window = scratch, *spectrum = window + m->n_fft;
+  float *bank = spectrum + frames * bins * 2, top = -INFINITY; /* [mels, bins] */
   nn_mel mel = {NN_MEL_SLANEY,     false, true, m->mels, bins, m->sample_rate / m->n_fft, 0,
                 m->sample_rate / 2};
-  if (frames < 1) return;
-  nn_pad_signal(x, samples, half, half, VIV_PAD_REFLECT, padded);
   nn_window_fill(NN_WINDOW_HANN, true, 0, m->n_fft, window);
   nn_mel_bank_floats(&mel, bank);
   viv_stft a = {.struct_size = sizeof a,
                 .n_fft = m->n_fft,
                 .hop = m->hop,
                 .rows = 1,
-                .samples = samples + 2 * half,
+                .samples = (frames - 1) * m->hop + m->n_fft,
                 .frames = frames,
                 .window = window,
-                .x = padded,
+                .x = x,
                 .out = spectrum};
   c->stft(c, &a);
   for (int64_t i = 0; i < frames * bins; i++)
     spectrum[i] = spectrum[2 * i] * spectrum[2 * i] + spectrum[2 * i + 1] * spectrum[2 * i + 1];
   c->gemm(c, 0, 1, m->mels, frames, bins, 1.0f, bank, bins, spectrum, bins, 0.0f, out, frames);
-  float top = -INFINITY;
   for (int64_t i = 0; i < m->mels * frames; i++) {
     out[i] = log10f(out[i] > 1e-10f ? out[i] : 1e-10f);
     if (out[i] > top) top = out[i];
   }
-  for (int64_t i = 0; i < m->mels * frames; i++)
-    out[i] = ((out[i] > top - 8 ? out[i] : top - 8) + 4) / 4;
+  return top;
+}
+
+void nn_log_mel_scale(float *x, int64_t n, float top) {
+  for (int64_t i = 0; i < n; i++) x[i] = ((x[i] > top - 8 ? x[i] : top - 8) + 4) / 4;
+}
+
+void nn_log_mel_whisper(const viv_compute *c, const nn_log_mel *m, const float *x, int64_t samples,
+                        float *out, float *scratch) {
+  int64_t frames = nn_log_mel_frames(m, samples), half = m->n_fft / 2;
+  float *padded = scratch, *rest = padded + samples + m->n_fft;
+  if (frames < 1) return;
+  nn_pad_signal(x, samples, half, half, VIV_PAD_REFLECT, padded);
+  float top = nn_log_mel_part(c, m, padded, frames, out, rest);
+  nn_log_mel_scale(out, m->mels * frames, top);
 }

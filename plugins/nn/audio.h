@@ -56,6 +56,12 @@ int64_t nn_log_mel_frames(const nn_log_mel *m, int64_t samples); /* samples / ho
 uint64_t nn_log_mel_scratch(const nn_log_mel *m, int64_t samples);
 void nn_log_mel_whisper(const viv_compute *c, const nn_log_mel *m, const float *x, int64_t samples,
                         float *out, float *scratch);
+/* The same for a long signal in parts: the log10 of frames whose samples are x [(frames - 1) hop + n_fft],
+ * and the largest of them; then floor and scale under the largest of all. scratch as for frames * hop
+ * samples. */
+float nn_log_mel_part(const viv_compute *c, const nn_log_mel *m, const float *x, int64_t frames,
+                      float *out, float *scratch);
+void nn_log_mel_scale(float *x, int64_t n, float top);
 
 /* ---- Kaldi's features (kaldi.c) ---- */
 

@@ -8,10 +8,12 @@
 
 enum { WHISPER_MAX_TEMPERATURES = 16, WHISPER_MAX_BEFORE = 1024 };
 #define WHISPER_STAMP_SECONDS 0.02
+enum { WHISPER_STAMP_FRAMES = 2, WHISPER_FRAMES_PER_SECOND = 100 };
 
 /* What a job asks for, and what was heard so far. */
 struct listener {
-  struct nn_clip clip;
+  float *mel;                    /* [mels, total]: the whole recording, then silence of a window */
+  int64_t frames, total;         /* of 10 ms: of the recording; of mel */
   int64_t start[4], n_start;     /* start, language, task, perhaps no times */
   int32_t language, first_stamp; /* ids; -1: none */
   bool stamps;                   /* are written and obeyed */
@@ -43,7 +45,11 @@ struct whisper_word {
   double chance;
 };
 
-/* The window at sample `from`: its tokens to w, chosen at the lowest temperature whose text is neither
+/* The features of the whole recording, whose loudest sound sets their floor. */
+void whisper_look(nn_pass *p, struct listener *l, const nn_clip *clip);
+/* Encodes n frames from `from` on, and zeros up to a window: [source, d] in room of the pass. */
+float *whisper_encode_part(nn_pass *p, const struct listener *l, int64_t from, int64_t n);
+/* The window at frame `from`: its tokens to w, chosen at the lowest temperature whose text is neither
  * improbable nor repeats itself. */
 void whisper_hear(nn_pass *p, struct listener *l, int64_t from, struct whisper_window *w);
 

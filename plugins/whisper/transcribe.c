@@ -141,11 +141,12 @@ static void begin(nn_pass *p, struct listener *l) {
   const struct whisper_config *c = &m->config;
   *l = (struct listener){.language = -1, .first_stamp = m->rules.no_timestamps + 1};
   bool known = m->rules.no_timestamps >= 0 && l->first_stamp < c->vocab;
-  l->clip = nn_clip_at(p, "audio", 0, c->rate);
+  nn_clip clip = nn_clip_at(p, "audio", 0, c->rate);
+  whisper_look(p, l, &clip);
   l->show_stamps = nn_param_flag(p, "return_timestamps", false);
   l->words = nn_param_flag(p, "word_timestamps", false);
   l->show_stamps |= l->words;
-  l->stamps = known && (l->show_stamps || l->clip.samples > c->window);
+  l->stamps = known && (l->show_stamps || l->frames > 2 * c->source);
   if (l->show_stamps && !known)
     nn_stop(p, VIV_NEVER, "return_timestamps",
             "generation_config.json names no no_timestamps_token_id: the model's tokens for times "
@@ -157,7 +158,7 @@ static void begin(nn_pass *p, struct listener *l) {
   } else if (m->rules.multilingual && m->rules.n_languages) {
     nn_mark mark = nn_here(p);
     float *chance = nn_room(p, m->rules.n_languages);
-    l->language = language_of(p, encode_window(p, l->clip.x, l->clip.samples), chance);
+    l->language = language_of(p, whisper_encode_part(p, l, 0, l->total), chance);
     nn_release(p, mark);
   }
   begin_start(p, l);
@@ -165,7 +166,7 @@ static void begin(nn_pass *p, struct listener *l) {
   if (room < 1)
     nn_stop(p, VIV_BAD_INPUT, "config.json", "max_target_positions leaves no room for text");
   l->most = nn_param_int(p, "max_new_tokens", usual < room ? usual : room, 1, room);
-  l->cap_all = (l->clip.samples / (c->rate / 50) + 2 * l->most) + 64;
+  l->cap_all = l->frames / 2 + 2 * l->most + 64;
   l->all = nn_bytes(p, l->cap_all, sizeof *l->all);
 }
 
@@ -235,12 +236,10 @@ static void tell(nn_pass *p, struct listener *l, const struct whisper_window *w,
 
 /* ---- segments ---- */
 
-/* Cuts the window's tokens where two times meet: out [w->n + 1]; answers how many. *done: samples after
+/* Cuts the window's tokens where two times meet: out [w->n + 1]; answers how many. *done: frames after
  * which the next window begins; *ended: the window ends with a single time, behind which nobody speaks. */
-static int64_t cut(nn_pass *p, const struct listener *l, const struct whisper_window *w,
-                   int64_t size, struct segment *out, int64_t *done, bool *ended) {
-  const struct whisper_model *m = nn_net_of(p);
-  double rate = (double)m->config.rate;
+static int64_t cut(const struct listener *l, const struct whisper_window *w, int64_t size,
+                   struct segment *out, int64_t *done, bool *ended) {
   int32_t first = l->first_stamp;
   int64_t begin = 0, n = 0;
   const int32_t *t = w->ids;
@@ -256,11 +255,11 @@ static int64_t cut(nn_pass *p, const struct listener *l, const struct whisper_wi
     begin = i;
   }
   if (n) {
-    int64_t at = (int64_t)((t[begin - 1] - first) * WHISPER_STAMP_SECONDS * rate);
+    int64_t at = (t[begin - 1] - first) * WHISPER_STAMP_FRAMES;
     if (!whole && at > 0 && at < size) *done = at;
     return n;
   }
-  out[0] = (struct segment){.end = w->n, .to = (double)size / rate};
+  out[0] = (struct segment){.end = w->n, .to = (double)size / WHISPER_FRAMES_PER_SECOND};
   for (int64_t i = w->n - 1; l->stamps && i >= 0; i--)
     if (t[i] > first) {
       out[0].to = (t[i] - first) * WHISPER_STAMP_SECONDS;
@@ -281,8 +280,7 @@ static double add_words(nn_pass *p, const struct listener *l, const struct whisp
   for (int64_t k = 0; k < n; k++)
     for (int64_t i = s[k].begin; i < s[k].end; i++)
       if (is_text(l, m, w->ids[i])) ids[texts++] = w->ids[i];
-  int64_t count =
-      whisper_words(p, l, w->encoded, ids, texts, size * 100 / m->config.rate, &words, &usual);
+  int64_t count = whisper_words(p, l, w->encoded, ids, texts, size, &words, &usual);
   for (int64_t k = 0; k < n; k++) {
     int64_t own = 0, taken = 0;
     for (int64_t i = s[k].begin; i < s[k].end; i++) own += is_text(l, m, w->ids[i]);
@@ -304,19 +302,18 @@ static double add_words(nn_pass *p, const struct listener *l, const struct whisp
   return end;
 }
 
-/* Hands the window's segments over; answers how many samples are done. A segment that the window's end
+/* Hands the window's segments over; answers how many frames are done. A segment that the window's end
  * cuts is heard again from its start. */
 static int64_t take_segments(nn_pass *p, struct listener *l, const struct whisper_window *w,
                              int64_t from, int64_t size, double *last) {
-  const struct whisper_model *m = nn_net_of(p);
-  double rate = (double)m->config.rate, offset = (double)from / rate;
+  double offset = (double)from / WHISPER_FRAMES_PER_SECOND;
   struct segment *s = nn_bytes(p, w->n + 1, sizeof *s);
   int64_t done;
   bool ended;
-  int64_t n = cut(p, l, w, size, s, &done, &ended);
+  int64_t n = cut(l, w, size, s, &done, &ended);
   if (l->words) {
     double end = add_words(p, l, w, size, offset, s, n, last);
-    int64_t at = llround(end * 100) * (m->config.rate / 100);
+    int64_t at = llround(end * WHISPER_FRAMES_PER_SECOND);
     if (!ended && at > 0 && at < size) done = at;
   }
   for (int64_t i = 0; i < n; i++) {
@@ -339,14 +336,14 @@ int32_t whisper_transcribe(nn_pass *p) {
   }
   struct whisper_window w = {.ids = nn_bytes(p, l->most + 1, sizeof *w.ids)};
   double last = 0;
-  for (int64_t at = 0; at < l->clip.samples;) {
+  for (int64_t at = 0; at < l->frames;) {
     nn_mark mark = nn_here(p);
-    int64_t left = l->clip.samples - at, size = left < c->window ? left : c->window;
+    int64_t left = l->frames - at, size = left < 2 * c->source ? left : 2 * c->source;
     whisper_hear(p, l, at, &w);
     bool nobody = w.silent > l->no_speech && w.mean_log < l->worst;
     at += nobody ? size : take_segments(p, l, &w, at, size, &last);
     nn_release(p, mark);
-    nn_progress(p, (double)at / (double)l->clip.samples);
+    nn_progress(p, (double)at / (double)l->frames);
   }
   viv_str unused;
   if (!nn_text_of(p, l->all, 0, true, &unused))

@@ -94,6 +94,46 @@ static int32_t choose(const struct whisper_model *m, struct listener *l,
   return (int32_t)best;
 }
 
+/* ---- features ---- */
+
+void whisper_look(nn_pass *p, struct listener *l, const nn_clip *clip) {
+  const struct whisper_model *m = nn_net_of(p);
+  const nn_log_mel *k = &m->config.mel;
+  int64_t step = 2 * m->config.source, half = k->n_fft / 2, mels = k->mels;
+  l->frames = nn_log_mel_frames(k, clip->samples);
+  l->total = l->frames + step;
+  l->mel = nn_room(p, mels * l->total);
+  nn_mark mark = nn_here(p);
+  float *x = nn_room(p, (step - 1) * k->hop + k->n_fft), *part = nn_room(p, mels * step);
+  float *scratch = nn_room(p, (int64_t)nn_log_mel_scratch(k, step * k->hop)), top = -INFINITY;
+  for (int64_t begin = 0; begin < l->total; begin += step) {
+    int64_t n = l->total - begin < step ? l->total - begin : step;
+    for (int64_t i = 0; i < (n - 1) * k->hop + k->n_fft; i++) {
+      int64_t at = begin * k->hop + i - half;
+      if (at < 0) at = -at; /* reflected at the start */
+      x[i] = at < clip->samples ? clip->x[at] : 0;
+    }
+    nn_pass_poll(p);
+    float most = nn_log_mel_part(nn_compute_of(p), k, x, n, part, scratch);
+    top = most > top ? most : top;
+    for (int64_t i = 0; i < mels; i++)
+      memcpy(l->mel + i * l->total + begin, part + i * n, (size_t)n * sizeof *part);
+  }
+  nn_log_mel_scale(l->mel, mels * l->total, top);
+  nn_release(p, mark);
+}
+
+float *whisper_encode_part(nn_pass *p, const struct listener *l, int64_t from, int64_t n) {
+  const struct whisper_model *m = nn_net_of(p);
+  int64_t window = 2 * m->config.source, mels = m->config.mels;
+  float *features = nn_room(p, mels * window);
+  if (n > window) n = window;
+  memset(features, 0, (size_t)(mels * window) * sizeof *features);
+  for (int64_t i = 0; i < mels; i++)
+    memcpy(features + i * window, l->mel + i * l->total + from, (size_t)n * sizeof *features);
+  return whisper_encode(p, features, 1, window);
+}
+
 /* ---- one try ---- */
 
 /* Probability of the token <|nospeech|>, which stands before the one that switches times off. */
@@ -170,11 +210,7 @@ static bool good_enough(nn_pass *p, const struct listener *l, const struct whisp
 }
 
 void whisper_hear(nn_pass *p, struct listener *l, int64_t from, struct whisper_window *w) {
-  const struct whisper_model *m = nn_net_of(p);
-  int64_t frames = 2 * m->config.source;
-  float *features = nn_room(p, m->config.mels * frames);
-  whisper_features(p, l->clip.x + from, l->clip.samples - from, features);
-  w->encoded = whisper_encode(p, features, 1, frames);
+  w->encoded = whisper_encode_part(p, l, from, l->frames - from);
   struct whisper_window best = {.ids = nn_bytes(p, l->most + 1, sizeof *best.ids)};
   for (int32_t t = 0; t < l->n_temperatures; t++) {
     int32_t tries = l->temperature[t] > 0 ? l->best_of : 1;
