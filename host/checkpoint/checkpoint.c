@@ -24,7 +24,8 @@ enum {
 
 /* One weight file: one of the four is set. */
 typedef struct part {
-  char *file; /* its name in the directory */
+  char *file;   /* its name in the directory */
+  char *prefix; /* before the names of its tensors; NULL: none */
   viv__safetensors *safetensors;
   viv__pickle *pickle;
   viv__gguf *gguf;
@@ -55,7 +56,8 @@ struct viv_checkpoint {
   part *parts;
   uint32_t part_count;
   int64_t count;
-  viv_str *names; /* [count], each in its part's memory */
+  viv_str *names; /* [count], each in its part's memory or in prefixed */
+  char *prefixed; /* names of parts that have a prefix; NULL: there are none */
   ref *refs;      /* [count] */
   viv__names table;
   uint64_t bytes;
@@ -162,6 +164,28 @@ static int32_t add_part(viv_checkpoint *c, const char *file, viv_error *error) {
   return VIV_OK;
 }
 
+/* Puts the prefixes before the names of the parts that have one. */
+static int32_t prefix_names(viv_checkpoint *c, viv_error *error) {
+  size_t bytes = 0, at = 0;
+  for (int64_t i = 0; i < c->count; i++) {
+    const char *prefix = c->parts[c->refs[i].part].prefix;
+    if (prefix) bytes += strlen(prefix) + (size_t)c->names[i].len;
+  }
+  if (!bytes) return VIV_OK;
+  c->prefixed = viv__malloc(bytes);
+  if (!c->prefixed) return no_memory(error, c->dir);
+  for (int64_t i = 0; i < c->count; i++) {
+    const char *prefix = c->parts[c->refs[i].part].prefix;
+    if (!prefix) continue;
+    size_t len = strlen(prefix), rest = (size_t)c->names[i].len;
+    memcpy(c->prefixed + at, prefix, len);
+    memcpy(c->prefixed + at + len, c->names[i].ptr, rest);
+    c->names[i] = (viv_str){c->prefixed + at, len + rest};
+    at += len + rest;
+  }
+  return VIV_OK;
+}
+
 /* Joins the parts' names into one table. A name that two parts hold is refused. */
 static int32_t join(viv_checkpoint *c, viv_error *error) {
   int64_t total = 0;
@@ -179,7 +203,9 @@ static int32_t join(viv_checkpoint *c, viv_error *error) {
     }
   }
   size_t twice = 0;
-  int32_t status = viv__names_build(&c->table, c->names, (size_t)c->count, &twice);
+  int32_t status = prefix_names(c, error);
+  if (status < 0) return status;
+  status = viv__names_build(&c->table, c->names, (size_t)c->count, &twice);
   if (status == VIV_NOT_NOW) return no_memory(error, c->dir);
   if (status < 0) {
     char where[VIV__PLACE], shown[VIV__SHOWN];
@@ -364,6 +390,47 @@ static int32_t list_weights(const char *folder, found files[KINDS], viv_error *e
   return status;
 }
 
+/* {"weight_files": {file: prefix, ..}} of config.json: a release whose networks lie in a file each. */
+static int32_t open_named(viv_checkpoint *c, const viv_json *list, viv_error *error) {
+  char where[VIV__PLACE], shown[VIV__SHOWN];
+  const cJSON *e;
+  viv__place(where, c->dir, "config.json, weight_files");
+  if (viv__json_type(list) != VIV_JSON_OBJECT || !viv__json_count(list) ||
+      viv__json_count(list) > MAX_SHARDS)
+    return VIV_FAIL(error, VIV_BAD_INPUT, where,
+                    "must be an object of 1 to %d files, each with the prefix of its tensors",
+                    MAX_SHARDS);
+  cJSON_ArrayForEach(e, (const cJSON *)list) {
+    bool whole = ends_with(e->string, ".gguf") || ends_with(e->string, ".json"); /* models alone */
+    if (!cJSON_IsString(e) || whole || !is_plain(viv__str(e->string)) ||
+        strlen(e->valuestring) > NAME_MAX)
+      return VIV_FAIL(
+          error, VIV_BAD_INPUT, where,
+          "'%s' must be a safetensors or PyTorch file of this folder, with a prefix as text",
+          viv__shown(shown, viv__str(e->string)));
+    int32_t status = add_part(c, e->string, error);
+    if (status < 0) return status;
+    part *p = &c->parts[c->part_count - 1];
+    if (*e->valuestring && !(p->prefix = viv__strdup(e->valuestring)))
+      return no_memory(error, c->dir);
+  }
+  return join(c, error);
+}
+
+/* Opens what config.json names as weight_files. VIV_DONE: it names none. */
+static int32_t open_weight_files(viv_checkpoint *c, viv_error *error) {
+  viv_str text;
+  viv_json *config = NULL;
+  int32_t status = viv__checkpoint_read(c, "config.json", &text, NULL);
+  if (status == VIV_NOT_NOW) return no_memory(error, c->dir);
+  if (status < 0) return VIV_DONE;
+  status = viv__json_parse(text.ptr, (size_t)text.len, "config.json", &config, error);
+  const viv_json *list = status < 0 ? NULL : viv__json_get(config, "weight_files");
+  if (status >= 0) status = list ? open_named(c, list, error) : VIV_DONE;
+  viv__json_free(config);
+  return status;
+}
+
 /* The directory's weights, safetensors before PyTorch's. None at all is fine: the caller may want
  * nothing but the side files. Several files without an index are not: no choice would be right. */
 static int32_t open_weights(viv_checkpoint *c, viv_error *error) {
@@ -391,12 +458,16 @@ static int32_t open_weights(viv_checkpoint *c, viv_error *error) {
                     "the folder holds %d GGUF files (%.80s, %.80s%s): open one by its own path",
                     files[GGUFS].count, files[GGUFS].first, files[GGUFS].second,
                     files[GGUFS].count > 2 ? ", ..." : "");
+  if (files[SAFETENSORS].count > 1 || files[PICKLES].count > 1) {
+    status = open_weight_files(c, error);
+    if (status != VIV_DONE) return status;
+  }
   for (int k = 0; k < GGUFS; k++)
     if (files[k].count > 1)
       return VIV_FAIL(
           error, VIV_BAD_INPUT, c->dir,
           "the folder holds %d weight files (%.80s, %.80s%s) and no %s: add the index of "
-          "the shards, or open one file by its own path",
+          "the shards, name the files in config.json as weight_files, or open one by its own path",
           files[k].count, files[k].first, files[k].second, files[k].count > 2 ? ", ..." : "",
           kinds[k].index);
   return VIV_OK;
@@ -555,9 +626,11 @@ void viv__checkpoint_close(viv_checkpoint *c) {
     viv__gguf_close(c->parts[i].gguf);
     viv__tfjs_close(c->parts[i].tfjs);
     viv__free(c->parts[i].file);
+    viv__free(c->parts[i].prefix);
   }
   viv__free(c->parts);
   viv__free(c->names);
+  viv__free(c->prefixed);
   viv__free(c->refs);
   viv__json_free(c->config);
   if (c->side) {
@@ -684,7 +757,10 @@ int64_t viv__tensor_count(const viv_checkpoint *c) {
 
 int32_t viv__tensor_at(const viv_checkpoint *c, int64_t index, viv_str *name, viv_tensor *out) {
   if (index < 0 || index >= c->count) return VIV_NEVER;
-  return part_at(&c->parts[c->refs[index].part], c->refs[index].index, name, out);
+  viv_str own; /* without the prefix */
+  int32_t status = part_at(&c->parts[c->refs[index].part], c->refs[index].index, &own, out);
+  if (name) *name = c->names[index];
+  return status;
 }
 
 int32_t viv__tensor_find(const viv_checkpoint *c, viv_str name, viv_tensor *out) {

@@ -25,7 +25,8 @@
  * model.safetensors, the only *.safetensors, pytorch_model.bin.index.json with its shards,
  * pytorch_model.bin, the only *.pt, *.pth or *.bin (optimizers' states and the like not counted),
  * the only *.gguf. A *.bin with a TensorFlow.js document of its name beside it is that model's.
- * Several weight files without an index are refused. A GGUF file or a TensorFlow.js document that is
+ * Of several weight files without an index config.json's weight_files says which they are, {file:
+ * prefix of its tensors' names, ..}; without that they are refused. A GGUF file or a TensorFlow.js document that is
  * opened by its own path is the whole model: what else lies beside it is not read. Where there is no
  * config.json, preprocessor_config.json is the configuration: such a folder prepares inputs.
  *

@@ -592,6 +592,39 @@ Test(checkpoint, an_index_can_not_leave_the_folder) {
   refuse_open(folder, VIV_BAD_INPUT, "no \"weight_map\"");
 }
 
+/* A release whose networks lie in a file each: config.json says whose names get which prefix. */
+Test(checkpoint, files_of_several_networks_are_joined_under_prefixes) {
+  static const char *const wrong[] = {"[]", "{}", "{\"a.safetensors\":1}",
+                                      "{\"../a.safetensors\":\"\"}", "{\"a.gguf\":\"\"}"};
+  write_floats("a.safetensors", "weight", 1, 2);
+  write_floats("b.safetensors", "weight", 2, 2);
+  write_floats("c.safetensors", "scale", 3, 2);
+  refuse_open(folder, VIV_BAD_INPUT, "name the files in config.json");
+  write_text("config.json", "{\"weight_files\":{\"a.safetensors\":\"one.\",\"b.safetensors\":"
+                            "\"two.\",\"c.safetensors\":\"\"}}");
+  viv_checkpoint *c = open_ok(folder);
+  viv_str name;
+  viv_tensor t;
+  cr_assert_eq(viv__tensor_count(c), 3);
+  cr_assert_float_eq(first_float(c, "one.weight"), 1, 0);
+  cr_assert_float_eq(first_float(c, "two.weight"), 2, 0);
+  cr_assert_float_eq(first_float(c, "scale"), 3, 0);
+  cr_assert_lt(viv__tensor_find(c, viv__str("weight"), &t), 0);
+  cr_assert_eq(viv__tensor_at(c, 1, &name, &t), VIV_OK);
+  cr_assert(viv__str_eq(name, "two.weight"));
+  viv__checkpoint_close(c);
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    char text[96];
+    snprintf(text, sizeof text, "{\"weight_files\":%s}", wrong[i]);
+    write_text("config.json", text);
+    refuse_open(folder, VIV_BAD_INPUT, "weight_files");
+  }
+  write_text("config.json", "{\"weight_files\":{\"a.safetensors\":\"\",\"b.safetensors\":\"\"}}");
+  refuse_open(folder, VIV_BAD_INPUT, "two shards, a.safetensors and b.safetensors");
+  write_text("config.json", "{\"weight_files\":{\"gone.safetensors\":\"\"}}");
+  refuse_open(folder, VIV_NEVER, "gone.safetensors");
+}
+
 Test(checkpoint, a_damaged_shard_names_its_file) {
   write_floats("m-1.safetensors", "a", 1, 2);
   write_text("m-2.safetensors", "12345678");
