@@ -214,7 +214,8 @@ static int32_t add_map(const viv_tensor *map, const viv__vocabulary *v, cJSON *i
   return status;
 }
 
-static void add_depth(const viv_tensor *depth, cJSON *into) {
+/* Depth or heat: its size and what its numbers are like. */
+static void add_measured(const viv_tensor *depth, const char *name, cJSON *into) {
   int64_t n = depth->shape[0] * depth->shape[1], finite = 0;
   float low = 0, high = 0;
   double sum = 0;
@@ -226,7 +227,7 @@ static void add_depth(const viv_tensor *depth, cJSON *into) {
     sum += (double)d;
     finite++;
   }
-  cJSON *to = cJSON_AddObjectToObject(into, "depth");
+  cJSON *to = cJSON_AddObjectToObject(into, name);
   cJSON_AddNumberToObject(to, "width", (double)depth->shape[1]);
   cJSON_AddNumberToObject(to, "height", (double)depth->shape[0]);
   add_float(to, "min", low);
@@ -254,7 +255,10 @@ static int32_t add_probabilities(const viv__results *r, int64_t i, const viv__vo
 int32_t viv__results_json(const viv__results *r, int64_t i, const viv__vocabulary *v,
                           double threshold, cJSON *into, viv_error *error) {
   const viv_tensor *map = viv__result(r, i, VIV__LABEL_MAP), *depth = viv__result(r, i, VIV__DEPTH);
+  const viv_tensor *heat = viv__result(r, i, VIV__HEAT);
   int64_t n;
+  if (heat) add_measured(heat, "heat", into);
+  if (heat && !viv__result(r, 0, VIV__PROBABILITIES)) return VIV_OK;
   if (viv__result(r, i, VIV__PREDICATES)) return add_relations(r, i, v, threshold, into, error);
   if (viv__result(r, 0, VIV__PROBABILITIES))
     return add_probabilities(r, i, v, threshold, into, error);
@@ -264,7 +268,7 @@ int32_t viv__results_json(const viv__results *r, int64_t i, const viv__vocabular
     for (int64_t k = 0; k < n; k++) cJSON_AddItemToArray(list, viv__float_json(row[k]));
     return VIV_OK;
   }
-  if (depth) add_depth(depth, into);
+  if (depth) add_measured(depth, "depth", into);
   if (depth) return VIV_OK;
   if (map) return add_map(map, v, into, error);
   return add_instances(r, i, v, threshold, into, error);

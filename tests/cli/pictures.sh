@@ -118,6 +118,19 @@ check "a detector without names" exits 5 "$viv" run "$model" "$a" --task pose --
 check "wants a number" complains 'which number "person" has'
 check "a labels file that is not there" exits 3 "$viv" run "$model" "$a" --labels "$tmp/nothing"
 
+# ---- explanations ----
+vit=tests/goldens/vit/classify
+export VIV_PLUGIN_PATH="$build/plugins"
+check "why" exits 0 "$viv" run $vit "$a" --task explain --draw "$tmp/why.png" --json
+check "the classes and the map's range" json '.[0] | .heat.max > .heat.min and (.classes | length > 0)'
+check "drawn over the picture" sh -c "! cmp -s '$tmp/why.png' '$a'"
+check "by another formula, as numbers" exits 0 "$viv" run $vit "$a" --task explain -p 'explain="occlusion"' \
+  -o "$tmp/why.npy"
+check "a file of numbers" test -s "$tmp/why.npy"
+check "a kind that the model has not" exits 5 "$viv" run $vit "$a" --task explain -p 'explain="cam"'
+check "it says which it has" complains "attention_rollout, occlusion"
+export VIV_PLUGIN_PATH="$build/badplugins"
+
 # ---- drawing ----
 check "draw" exits 0 "$viv" run "$model" "$a" --draw "$tmp/a.png"
 check "a PNG" sh -c "head -c 4 '$tmp/a.png' | tail -c 3 | grep -q PNG"
