@@ -228,6 +228,7 @@ struct batch {
   cJSON *params;
   double threshold;
   viv__vocabulary words;
+  double polygons; /* how far they may miss a mask */
   double lens[4]; /* fx, fy, cx, cy that were given */
   viv__camera *camera;
   viv__picture_item other; /* the right picture, or the frame before; no name: there is none */
@@ -406,7 +407,7 @@ static int32_t run_frame(struct batch *b, const viv__picture_item *item, const v
 }
 
 static int32_t one(struct batch *b, const viv__picture_item *item, cJSON *line, viv_error *error) {
-  viv__results results = {0};
+  viv__results results = {.polygons = b->o->polygons ? &b->polygons : NULL};
   viv__outcome outcome = {0};
   viv__picture header = {0};
   int32_t status = viv__item_picture(item, b->params, true, &header, error);

@@ -142,6 +142,9 @@ static int32_t add_instance(const viv__results *r, int64_t i, int64_t n, const v
     double area = mask_box(mask, h, w, box);
     if (!boxes) add_box(to, "box", box, false);
     cJSON_AddNumberToObject(to, "area", area);
+    if (r->polygons)
+      return viv__mask_polygons(mask, h, w, *r->polygons, cJSON_AddArrayToObject(to, "polygons"),
+                                cJSON_AddArrayToObject(to, "holes"), error);
     cJSON *rle = viv__mask_rle(mask, h, w);
     if (!rle) return VIV_FAIL(error, VIV_NOT_NOW, "masks", "no memory");
     cJSON_AddItemToObject(to, "mask", rle);
@@ -298,9 +301,15 @@ static int32_t coco_instance(const viv__results *r, int64_t i, int64_t n, const 
   }
   if (masks) {
     int64_t h = masks->shape[1], w = masks->shape[2];
-    cJSON *rle = viv__mask_rle((const uint8_t *)masks->data + n * h * w, h, w);
-    if (!rle) return VIV_FAIL(error, VIV_NOT_NOW, "masks", "no memory");
-    cJSON_AddItemToObject(to, "segmentation", rle);
+    const uint8_t *mask = (const uint8_t *)masks->data + n * h * w;
+    if (r->polygons) {
+      int32_t status = viv__mask_polygons(mask, h, w, *r->polygons,
+                                          cJSON_AddArrayToObject(to, "segmentation"), NULL, error);
+      if (status < 0) return status;
+    }
+    cJSON *rle = r->polygons ? NULL : viv__mask_rle(mask, h, w);
+    if (!rle && !r->polygons) return VIV_FAIL(error, VIV_NOT_NOW, "masks", "no memory");
+    if (rle) cJSON_AddItemToObject(to, "segmentation", rle);
   }
   add_float(to, "score", (float)viv__result_score(r, i, n));
   return VIV_OK;

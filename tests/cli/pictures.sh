@@ -131,6 +131,16 @@ check "a kind that the model has not" exits 5 "$viv" run $vit "$a" --task explai
 check "it says which it has" complains "attention_rollout, occlusion"
 export VIV_PLUGIN_PATH="$build/badplugins"
 
+# ---- polygons ----
+# The test plugin's masks are the coloured boxes: an exact outline has four corners.
+check "masks as polygons" exits 0 "$viv" run "$model" "$a" --task segment --polygons 0 --json
+check "boxes have four corners" json \
+  '.[0].objects | length > 0 and all(.polygons == [[.box[0], .box[1], .box[2], .box[1], .box[2], .box[3], .box[0], .box[3]]])'
+check "no holes, no run lengths" json '.[0].objects | all(.holes == [] and has("mask") == false)'
+check "for COCO" exits 0 "$viv" run "$model" "$a" --task segment --polygons 1 --format coco
+check "as its annotations have them" json '.[0] | all(.segmentation[0] | length == 8)'
+check "less than exact is nothing" exits 5 "$viv" run "$model" "$a" --task segment --polygons -1
+
 # ---- drawing ----
 check "draw" exits 0 "$viv" run "$model" "$a" --draw "$tmp/a.png"
 check "a PNG" sh -c "head -c 4 '$tmp/a.png' | tail -c 3 | grep -q PNG"
