@@ -591,6 +591,9 @@ static int32_t read_config(viv_checkpoint *c, viv_error *error) {
 static int32_t add_values(viv_checkpoint *c, viv_error *error) {
   const viv__pickle *p = c->part_count == 1 ? c->parts[0].pickle : NULL;
   const viv_json *values = p ? viv__pickle_values(p) : NULL;
+  /* A release of nothing but weights: some plugin may know them by their names. */
+  if (p && !values && !c->config && !(c->config = (viv_json *)cJSON_CreateObject()))
+    return no_memory(error, c->dir);
   if (!values || viv__json_get(c->config, "checkpoint")) return VIV_OK;
   if (!c->config) c->config = (viv_json *)cJSON_CreateObject();
   cJSON *copy = c->config ? cJSON_Duplicate((const cJSON *)values, 1) : NULL;

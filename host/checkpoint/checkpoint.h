@@ -19,7 +19,7 @@
 /* path: a model directory (a Hugging Face cache snapshot whose files are symbolic links works, and
  * so does the cache's models--org--name folder: its refs/main snapshot is taken), or a single
  * checkpoint file or index of shards. A directory without weights opens too (tensor_count 0); one
- * without config.json has a NULL config.
+ * without config.json has a NULL config, or an empty one where the weights are one PyTorch file.
  *
  * In a directory the first of these is taken: model.safetensors.index.json with its shards,
  * model.safetensors, the only *.safetensors, pytorch_model.bin.index.json with its shards,
