@@ -605,6 +605,13 @@ static int32_t prepare(struct batch *b, viv__picture_source *source, viv_error *
         b->o->out);
   if (b->schema->form != VIV__ONE_PICTURE && b->o->detector.model)
     return VIV_FAIL(error, VIV_BAD_INPUT, "--detector", "%s takes no boxes", b->schema->name);
+  if (b->o->polygons) {
+    char *end;
+    b->polygons = strtod(b->o->polygons, &end);
+    if (end == b->o->polygons || *end || !(b->polygons >= 0 && b->polygons < 1e6))
+      return VIV_FAIL(error, VIV_BAD_INPUT, "--polygons", "\"%s\" is no number of pixels",
+                      b->o->polygons);
+  }
   b->lines = b->o->json || b->o->format || !isatty(STDOUT_FILENO);
   if (b->coco) b->found = viv__need(cJSON_CreateArray());
   const cJSON *threshold = cJSON_GetObjectItemCaseSensitive(b->params, "threshold");
