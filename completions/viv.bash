@@ -34,7 +34,7 @@ ps top load unload stop metrics logs replay doctor new-plugin version"
   case $verb in
     run) options="$common $load --local $generate --raw --task --input --out --verbose --draw --preview \
 --preview-as --format --threshold --labels --frames --vocoder --pcm --rate --channels --point --box --detector --detect \
---detector-threshold --intrinsics --camera" ;;
+--detector-threshold --intrinsics --camera --polygons" ;;
     chat) options="$common $load --local $generate --system --verbose" ;;
     session) options="$common $load $generate --raw --update --verbose" ;;
     eval) options="$common $load --local $generate --limit --jobs --verbose --coco --results --kind --task \

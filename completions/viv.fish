@@ -79,6 +79,7 @@ complete -c viv -n "__fish_seen_subcommand_from run" -s o -l out -r -d 'write th
 complete -c viv -n "__fish_seen_subcommand_from run" -l draw -r -d 'draw the results'
 complete -c viv -n "__fish_seen_subcommand_from run" -l vocoder -r -d 'makes sound of a spectrogram'
 complete -c viv -n "__fish_seen_subcommand_from run" -l point -x -d 'X,Y of what is meant'
+complete -c viv -n "__fish_seen_subcommand_from run" -l polygons -x -d 'masks as polygons that miss them by at most so many pixels'
 complete -c viv -n "__fish_seen_subcommand_from run" -l intrinsics -x -d 'FX,FY,CX,CY of the camera, for points and frames'
 complete -c viv -n "__fish_seen_subcommand_from run" -l camera -r -d 'write its motion as JSON'
 complete -c viv -n "__fish_seen_subcommand_from run" -l box -x -d 'X0,Y0,X1,Y1 around what is meant'

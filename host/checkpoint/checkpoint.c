@@ -22,7 +22,7 @@ enum {
   ENDS = 64 << 10 /* bytes of each end of a file that the id covers */
 };
 
-/* One weight file: one of the four is set. */
+/* One weight file: one of the five is set. */
 typedef struct part {
   char *file;   /* its name in the directory */
   char *prefix; /* before the names of its tensors; NULL: none */
@@ -30,6 +30,7 @@ typedef struct part {
   viv__pickle *pickle;
   viv__gguf *gguf;
   viv__tfjs *tfjs;
+  viv__tfbundle *tfbundle;
 } part;
 
 typedef struct ref {
@@ -110,6 +111,7 @@ static int64_t part_count(const part *p) {
   return p->safetensors ? viv__safetensors_count(p->safetensors)
          : p->gguf      ? viv__gguf_count(p->gguf)
          : p->tfjs      ? viv__tfjs_count(p->tfjs)
+         : p->tfbundle  ? viv__tfbundle_count(p->tfbundle)
                         : viv__pickle_count(p->pickle);
 }
 
@@ -117,6 +119,7 @@ static int32_t part_at(const part *p, int64_t index, viv_str *name, viv_tensor *
   return p->safetensors ? viv__safetensors_at(p->safetensors, index, name, out)
          : p->gguf      ? viv__gguf_at(p->gguf, index, name, out)
          : p->tfjs      ? viv__tfjs_at(p->tfjs, index, name, out)
+         : p->tfbundle  ? viv__tfbundle_at(p->tfbundle, index, name, out)
                         : viv__pickle_at(p->pickle, index, name, out);
 }
 
@@ -124,6 +127,7 @@ static const viv__map *part_map(const part *p) {
   return p->safetensors ? viv__safetensors_map(p->safetensors)
          : p->gguf      ? viv__gguf_map(p->gguf)
          : p->tfjs      ? viv__tfjs_map(p->tfjs)
+         : p->tfbundle  ? viv__tfbundle_map(p->tfbundle)
                         : viv__pickle_map(p->pickle);
 }
 
@@ -137,7 +141,7 @@ static bool document_of(const viv_checkpoint *c, const char *file, char out[NAME
   return holds(c->dir, out) == 1;
 }
 
-/* Adds the file of that name: safetensors, GGUF and TensorFlow.js by its name's end, otherwise
+/* Adds the file of that name: safetensors, GGUF and TensorFlow's by its name's end, otherwise
  * PyTorch's. */
 static int32_t add_part(viv_checkpoint *c, const char *file, viv_error *error) {
   part *grown = viv__realloc(c->parts, (c->part_count + 1) * sizeof *grown);
@@ -150,9 +154,10 @@ static int32_t add_part(viv_checkpoint *c, const char *file, viv_error *error) {
   int32_t status = !path ? no_memory(error, file)
                    : ends_with(file, ".safetensors")
                        ? viv__safetensors_open(path, &p.safetensors, error)
-                   : ends_with(file, ".json") ? viv__tfjs_open(path, &p.tfjs, error)
-                   : ends_with(file, ".gguf") ? viv__gguf_open(path, &p.gguf, error)
-                                              : viv__pickle_open(path, &p.pickle, error);
+                   : ends_with(file, ".json")  ? viv__tfjs_open(path, &p.tfjs, error)
+                   : ends_with(file, ".gguf")  ? viv__gguf_open(path, &p.gguf, error)
+                   : ends_with(file, ".index") ? viv__tfbundle_open(path, &p.tfbundle, error)
+                                               : viv__pickle_open(path, &p.pickle, error);
   viv__free(path);
   if (status < 0) {
     viv__free(p.file);
@@ -367,7 +372,7 @@ static void find_add(found *f, const char *name) {
   f->count++;
 }
 
-enum { SAFETENSORS, PICKLES, GGUFS, KINDS };
+enum { SAFETENSORS, PICKLES, GGUFS, BUNDLES, KINDS };
 
 static int32_t list_weights(const char *folder, found files[KINDS], viv_error *error) {
   DIR *d = opendir(folder);
@@ -379,12 +384,13 @@ static int32_t list_weights(const char *folder, found files[KINDS], viv_error *e
     bool st = ends_with(e->d_name, ".safetensors"), gguf = ends_with(e->d_name, ".gguf");
     bool pt =
         ends_with(e->d_name, ".pt") || ends_with(e->d_name, ".pth") || ends_with(e->d_name, ".bin");
-    if ((!st && !pt && !gguf) || is_other_state(e->d_name)) continue;
+    bool tf = ends_with(e->d_name, ".index");
+    if ((!st && !pt && !gguf && !tf) || is_other_state(e->d_name)) continue;
     int32_t there = holds(folder, e->d_name);
     if (there < 0)
       status = no_memory(error, folder);
     else if (there)
-      find_add(&files[st ? SAFETENSORS : gguf ? GGUFS : PICKLES], e->d_name);
+      find_add(&files[st ? SAFETENSORS : gguf ? GGUFS : tf ? BUNDLES : PICKLES], e->d_name);
   }
   closedir(d);
   return status;
@@ -438,7 +444,8 @@ static int32_t open_weights(viv_checkpoint *c, viv_error *error) {
     const char *index, *usual;
   } kinds[KINDS] = {{"model.safetensors.index.json", "model.safetensors"},
                     {"pytorch_model.bin.index.json", "pytorch_model.bin"},
-                    {NULL, "model.gguf"}};
+                    {NULL, "model.gguf"},
+                    {NULL, "model.ckpt.index"}};
   found files[KINDS] = {0};
   int32_t status = list_weights(c->dir, files, error);
   if (status < 0) return status;
@@ -453,11 +460,12 @@ static int32_t open_weights(viv_checkpoint *c, viv_error *error) {
       return status < 0 ? status : join(c, error);
     }
   }
-  if (files[GGUFS].count > 1)
-    return VIV_FAIL(error, VIV_BAD_INPUT, c->dir,
-                    "the folder holds %d GGUF files (%.80s, %.80s%s): open one by its own path",
-                    files[GGUFS].count, files[GGUFS].first, files[GGUFS].second,
-                    files[GGUFS].count > 2 ? ", ..." : "");
+  for (int k = GGUFS; k < KINDS; k++)
+    if (files[k].count > 1)
+      return VIV_FAIL(error, VIV_BAD_INPUT, c->dir,
+                      "the folder holds %d %s (%.80s, %.80s%s): open one by its own path",
+                      files[k].count, k == GGUFS ? "GGUF files" : "TensorFlow checkpoints",
+                      files[k].first, files[k].second, files[k].count > 2 ? ", ..." : "");
   if (files[SAFETENSORS].count > 1 || files[PICKLES].count > 1) {
     status = open_weight_files(c, error);
     if (status != VIV_DONE) return status;
@@ -583,6 +591,9 @@ static int32_t read_config(viv_checkpoint *c, viv_error *error) {
 static int32_t add_values(viv_checkpoint *c, viv_error *error) {
   const viv__pickle *p = c->part_count == 1 ? c->parts[0].pickle : NULL;
   const viv_json *values = p ? viv__pickle_values(p) : NULL;
+  /* A release of nothing but weights: some plugin may know them by their names. */
+  if (p && !values && !c->config && !(c->config = (viv_json *)cJSON_CreateObject()))
+    return no_memory(error, c->dir);
   if (!values || viv__json_get(c->config, "checkpoint")) return VIV_OK;
   if (!c->config) c->config = (viv_json *)cJSON_CreateObject();
   cJSON *copy = c->config ? cJSON_Duplicate((const cJSON *)values, 1) : NULL;
@@ -625,6 +636,7 @@ void viv__checkpoint_close(viv_checkpoint *c) {
     viv__pickle_close(c->parts[i].pickle);
     viv__gguf_close(c->parts[i].gguf);
     viv__tfjs_close(c->parts[i].tfjs);
+    viv__tfbundle_close(c->parts[i].tfbundle);
     viv__free(c->parts[i].file);
     viv__free(c->parts[i].prefix);
   }

@@ -2,8 +2,8 @@
  *
  * Reads config.json, *.safetensors (one file, or shards with model.safetensors.index.json), and
  * PyTorch pickles (pytorch_model.bin, *.pt, *.pth; zip form and the older one), GGUF, whose metadata
- * stands for config.json and the tokenizer's files, or a TensorFlow.js model (NAME.json with its
- * *.bin). Weights are mapped read-only. Every length, offset, overlap, shape product, dtype and name
+ * stands for config.json and the tokenizer's files, a TensorFlow.js model (NAME.json with its
+ * *.bin), or a TensorFlow checkpoint (NAME.index with its NAME.data-*). Weights are mapped read-only. Every length, offset, overlap, shape product, dtype and name
  * of these untrusted files
  * is checked against the file's size before it is used. Not checked: that a BOOL tensor's bytes are
  * 0 or 1, and zip checksums, since both would read all weights. A tensor's data may lie at any
@@ -19,14 +19,15 @@
 /* path: a model directory (a Hugging Face cache snapshot whose files are symbolic links works, and
  * so does the cache's models--org--name folder: its refs/main snapshot is taken), or a single
  * checkpoint file or index of shards. A directory without weights opens too (tensor_count 0); one
- * without config.json has a NULL config.
+ * without config.json has a NULL config, or an empty one where the weights are one PyTorch file.
  *
  * In a directory the first of these is taken: model.safetensors.index.json with its shards,
  * model.safetensors, the only *.safetensors, pytorch_model.bin.index.json with its shards,
  * pytorch_model.bin, the only *.pt, *.pth or *.bin (optimizers' states and the like not counted),
- * the only *.gguf. A *.bin with a TensorFlow.js document of its name beside it is that model's.
- * Of several weight files without an index config.json's weight_files says which they are, {file:
- * prefix of its tensors' names, ..}; without that they are refused. A GGUF file or a TensorFlow.js document that is
+ * the only *.gguf, the only *.index of TensorFlow. A *.bin with a TensorFlow.js document of its name
+ * beside it is that model's. Of several weight files without an index config.json's weight_files says
+ * which they are, {file: prefix of its tensors' names, ..}; without that they are refused. A GGUF file
+ * or a TensorFlow.js document that is
  * opened by its own path is the whole model: what else lies beside it is not read. Where there is no
  * config.json, preprocessor_config.json is the configuration: such a folder prepares inputs.
  *
@@ -119,4 +120,15 @@ int64_t viv__tfjs_count(const viv__tfjs *t);
 int32_t viv__tfjs_at(const viv__tfjs *t, int64_t index, viv_str *name, viv_tensor *out);
 /* config.json's text, made of the address that the model was converted from. */
 int32_t viv__tfjs_side(const viv__tfjs *t, viv_str name, viv__buf *out, viv_error *error);
+
+/* A TensorFlow checkpoint by the path of its index (NAME.index; NAME.data-00000-of-00001 and so on lie
+ * beside it). Names and shapes are the variables' own; texts are left out. From memory for the fuzzer:
+ * the index and its one file of data, which stay the caller's. */
+typedef struct viv__tfbundle viv__tfbundle;
+int32_t viv__tfbundle_open(const char *path, viv__tfbundle **out, viv_error *error);
+int32_t viv__tfbundle_parse(const void *index, size_t index_len, const void *data, size_t len,
+                            const char *name, viv__tfbundle **out, viv_error *error);
+void viv__tfbundle_close(viv__tfbundle *t);
+int64_t viv__tfbundle_count(const viv__tfbundle *t);
+int32_t viv__tfbundle_at(const viv__tfbundle *t, int64_t index, viv_str *name, viv_tensor *out);
 #endif

@@ -23,6 +23,8 @@ struct viv__safetensors;
 struct viv__pickle;
 struct viv__gguf;
 struct viv__tfjs;
+struct viv__tfbundle;
+const viv__map *viv__tfbundle_map(const struct viv__tfbundle *t); /* of its first data file */
 const viv__map *viv__tfjs_map(const struct viv__tfjs *t); /* of its first file */
 const viv__map *viv__gguf_map(const struct viv__gguf *g);
 const viv__map *viv__safetensors_map(const struct viv__safetensors *s);

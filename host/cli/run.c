@@ -221,7 +221,7 @@ static const viv__task_schema *picture_task(const viv__loaded *l, const struct r
                                             const char *const *args, int n) {
   const viv__picture_run *p = &o->picture;
   bool asked = p->draw || p->format || p->labels || p->frames || p->preview || p->detector.model ||
-               p->intrinsics || p->camera;
+               p->intrinsics || p->camera || p->polygons;
   bool piped = n == 0 || !strcmp(args[0], "-");
   if (o->inputs.n || (!n && isatty(STDIN_FILENO))) return NULL;
   if (!asked && !viv__pictures_named(args, n) && reads_text(l)) return NULL;
@@ -308,6 +308,8 @@ int viv__cmd_run(int argc, char **argv) {
       VIV__DETECTOR_OPTIONS(o.picture.detector, o.boxes_from),
       {"intrinsics", 0, VIV__OPT_TEXT, "FX,FY,CX,CY", &o.picture.intrinsics,
        "depth as points (.ply) or from several frames: the camera, in pixels", NULL},
+      {"polygons", 0, VIV__OPT_TEXT, "PX", &o.picture.polygons,
+       "masks as polygons that miss them by at most PX pixels (0: exact)", NULL},
       {"camera", 0, VIV__OPT_TEXT, "FILE", &o.picture.camera,
        "frames: write the camera's motion and intrinsics, as JSON", NULL},
       {"labels", 0, VIV__OPT_TEXT, "FILE", &o.picture.labels,

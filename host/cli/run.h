@@ -16,6 +16,7 @@ typedef struct viv__detector_options {
 
 typedef struct viv__picture_options_cli {
   const char *draw, *format, *labels, *frames, *out, *preview_as, *intrinsics, *camera, *vocoder;
+  const char *polygons; /* pixels, as text; NULL: masks as run lengths */
   bool json, verbose, preview;
   viv__detector_options detector;
 } viv__picture_run;

@@ -228,6 +228,7 @@ struct batch {
   cJSON *params;
   double threshold;
   viv__vocabulary words;
+  double polygons; /* how far they may miss a mask */
   double lens[4]; /* fx, fy, cx, cy that were given */
   viv__camera *camera;
   viv__picture_item other; /* the right picture, or the frame before; no name: there is none */
@@ -387,7 +388,7 @@ static int32_t run_frame(struct batch *b, const viv__picture_item *item, const v
 }
 
 static int32_t one(struct batch *b, const viv__picture_item *item, cJSON *line, viv_error *error) {
-  viv__results results = {0};
+  viv__results results = {.polygons = b->o->polygons ? &b->polygons : NULL};
   viv__outcome outcome = {0};
   viv__picture header = {0};
   int32_t status = viv__item_picture(item, b->params, true, &header, error);
@@ -566,6 +567,13 @@ static int32_t prepare(struct batch *b, viv__picture_source *source, viv_error *
         b->o->out);
   if (b->schema->form != VIV__ONE_PICTURE && b->o->detector.model)
     return VIV_FAIL(error, VIV_BAD_INPUT, "--detector", "%s takes no boxes", b->schema->name);
+  if (b->o->polygons) {
+    char *end;
+    b->polygons = strtod(b->o->polygons, &end);
+    if (end == b->o->polygons || *end || !(b->polygons >= 0 && b->polygons < 1e6))
+      return VIV_FAIL(error, VIV_BAD_INPUT, "--polygons", "\"%s\" is no number of pixels",
+                      b->o->polygons);
+  }
   b->lines = b->o->json || b->o->format || !isatty(STDOUT_FILENO);
   if (b->coco) b->found = viv__need(cJSON_CreateArray());
   const cJSON *threshold = cJSON_GetObjectItemCaseSensitive(b->params, "threshold");

@@ -15,6 +15,7 @@
 #include "template/template.h"
 #include "text/tokenizer.h"
 #include "vivarium/compute.h"
+#include "vivarium/explain.h"
 #include "vivarium/model.h"
 #include "vivarium/strategy.h"
 #include "vivarium/token_model.h"
@@ -35,6 +36,7 @@ typedef struct viv__plugin {
   const viv_model_api *model;
   const viv_token_api *token;
   const viv_strategy_api *strategy;
+  const viv_explain_api *explain;
 } viv__plugin;
 
 /* Reads the manifests of all plugin folders into the runtime's list. Refuses none of them loudly:

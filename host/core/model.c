@@ -359,6 +359,12 @@ int32_t viv_describe(viv_model *m, viv_text *json, viv_error *error) {
     viv__buf_str(&b, ",\"model\":");
     viv__buf_add(&b, own.ptr, own.len);
   }
+  const viv_explain_api *explain = m->plugin->explain;
+  viv_str kinds = explain && explain->kinds ? explain->kinds(m->handle) : (viv_str){NULL, 0};
+  if (kinds.len) {
+    viv__buf_str(&b, ",\"explain\":");
+    viv__buf_add(&b, kinds.ptr, kinds.len);
+  }
   viv__buf_str(&b, ",\"plan\":");
   plan_json(m, &b);
   viv__buf_str(&b, "}");

@@ -249,6 +249,7 @@ static int32_t load(viv_runtime *rt, viv__plugin *p, viv_error *error) {
   p->model = GET(table, VIV_MODEL_ID, viv_model_api, job_end);
   p->token = GET(table, VIV_TOKEN_MODEL_ID, viv_token_api, eval);
   p->strategy = GET(table, VIV_STRATEGY_ID, viv_strategy_api, destroy);
+  p->explain = GET(table, VIV_EXPLAIN_ID, viv_explain_api, kinds);
   p->state = VIV__LOADED;
   return VIV_OK;
 }

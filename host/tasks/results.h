@@ -48,6 +48,8 @@ typedef struct viv__results {
   const viv__task_schema *schema;
   viv__picture_results *pictures; /* [n]; tensors of the batch stand in the first */
   int64_t n;
+  /* Masks are told as polygons that may miss them by so many pixels; NULL: as run lengths. */
+  const double *polygons;
 } viv__results;
 
 /* Keeps a copy of an event's tensor when it is one of the task's results; ignores all else. Errors:
@@ -81,6 +83,13 @@ int32_t viv__results_coco(const viv__results *r, int64_t i, const viv__vocabular
 cJSON *viv__float_json(float x);
 /* COCO's run-length form of a mask [h, w]: {"size": [h, w], "counts": text}. */
 cJSON *viv__mask_rle(const uint8_t *mask, int64_t h, int64_t w);
+
+/* The outlines of a mask [h, w] along the edges of its pixels, each [x0, y0, x1, y1, ...], clockwise on
+ * the screen, less corners that can be spared by missing the mask by `tolerance` pixels: added to
+ * `outer`, and those of holes to `holes` (NULL: left out), counter-clockwise. Of tolerance 0 the even-odd
+ * rule gives the mask back (results_outline.c). NOT_NOW: no memory. */
+int32_t viv__mask_polygons(const uint8_t *mask, int64_t h, int64_t w, double tolerance,
+                           cJSON *outer, cJSON *holes, viv_error *error);
 
 /* ---- files (results_files.c) ---- */
 

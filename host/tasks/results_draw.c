@@ -286,6 +286,19 @@ static void paint_depth(struct drawing *d, const viv_tensor *depth, double low, 
     }
 }
 
+/* Over the picture, the stronger the more. */
+static void paint_heat(struct drawing *d, const viv_tensor *map, double low, double high) {
+  int64_t h = map->shape[0], w = map->shape[1];
+  uint8_t *rgb = d->picture->data;
+  double range = high > low ? high - low : 1;
+  for (int64_t y = 0; y < d->picture->height; y++)
+    for (int64_t x = 0; x < d->picture->width; x++, rgb += 3) {
+      double z = (double)*floats(map, y * h / d->picture->height * w + x * w / d->picture->width);
+      double t = isfinite(z) ? (z - low) / range : 0;
+      blend(rgb, heat(t), 0.3 + 0.4 * t);
+    }
+}
+
 /* A strip at the right edge with the numbers of its ends. */
 static void draw_scale(struct drawing *d, double low, double high) {
   double w = d->picture->width, h = d->picture->height, strip = d->text * 1.2;
@@ -363,15 +376,15 @@ static int32_t draw_classes(struct drawing *d, viv_error *error) {
 static int32_t draw_on_canvas(struct drawing *d, double low, double high, viv_error *error) {
   const viv_tensor *map = viv__result(d->r, d->i, VIV__LABEL_MAP);
   int32_t status = VIV_OK;
-  if (viv__result(d->r, d->i, VIV__DEPTH))
-    draw_scale(d, low, high);
-  else if (viv__result(d->r, d->i, VIV__PREDICATES))
+  bool deep = viv__result(d->r, d->i, VIV__DEPTH) != NULL;
+  if (deep || viv__result(d->r, d->i, VIV__HEAT)) draw_scale(d, low, high);
+  if (viv__result(d->r, d->i, VIV__PREDICATES))
     status = draw_relations(d, error);
   else if (viv__result(d->r, 0, VIV__PROBABILITIES))
     status = draw_classes(d, error);
   else if (map)
     status = draw_legend(d, map, error);
-  else
+  else if (!deep && !viv__result(d->r, d->i, VIV__HEAT))
     status = draw_instances(d, error);
   if (status >= 0) draw_captions(d);
   return status;
@@ -381,7 +394,7 @@ int32_t viv__results_draw(const viv__results *r, int64_t i, const viv__vocabular
                           double threshold, viv__picture *picture, viv_error *error) {
   struct drawing d = {.r = r, .i = i, .v = v, .threshold = threshold, .picture = picture};
   const viv_tensor *depth = viv__result(r, i, VIV__DEPTH), *map = viv__result(r, i, VIV__LABEL_MAP);
-  const viv_tensor *masks = viv__result(r, i, VIV__MASKS);
+  const viv_tensor *masks = viv__result(r, i, VIV__MASKS), *heat_map = viv__result(r, i, VIV__HEAT);
   double side = fmin(picture->width, picture->height), low = 0, high = 0;
   if (viv__result(r, 0, VIV__EMBEDDINGS))
     return VIV_FAIL(error, VIV_NEVER, "--draw", "an embedding can't be drawn");
@@ -392,6 +405,10 @@ int32_t viv__results_draw(const viv__results *r, int64_t i, const viv__vocabular
   if (depth) {
     depth_range(depth, &low, &high);
     paint_depth(&d, depth, low, high);
+  }
+  if (heat_map) {
+    depth_range(heat_map, &low, &high);
+    paint_heat(&d, heat_map, low, high);
   }
   if (map && !masks) paint_map(&d, map);
   if (masks) draw_masks(&d, masks);

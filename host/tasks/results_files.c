@@ -97,14 +97,14 @@ static int32_t png(viv__buf *out, const viv__results *r, int64_t i, const viv_te
   int64_t h = t->shape[t->ndim - 2], w = t->shape[t->ndim - 1];
   uint16_t *levels = viv__malloc((size_t)(h * w) * sizeof *levels), most = 0;
   if (!levels) return VIV_FAIL(error, VIV_NOT_NOW, "PNG", "no memory");
-  bool depth = t == viv__result(r, i, VIV__DEPTH);
-  if (depth)
+  bool measured = t->dtype == VIV_F32; /* depth and heat */
+  if (measured)
     depth_levels(t, levels);
   else
     map_levels(r, i, levels);
   for (int64_t k = 0; k < h * w; k++)
     if (levels[k] > most) most = levels[k];
-  bool bytes = !depth && most < 256;
+  bool bytes = !measured && most < 256;
   for (int64_t k = 0; bytes && k < h * w; k++) ((uint8_t *)levels)[k] = (uint8_t)levels[k];
   int32_t status = viv__png_encode(out, levels, (int32_t)w, (int32_t)h, 1, bytes ? 8 : 16, error);
   viv__free(levels);
@@ -124,19 +124,19 @@ static void write_row(const float *row, int64_t n, viv__buf *out) {
 /* ---- the file ---- */
 
 int32_t viv__results_file(const viv__results *r, int64_t i, const char *path, viv_error *error) {
-  static const int32_t fields[] = {VIV__DEPTH, VIV__MASKS, VIV__LABEL_MAP};
+  static const int32_t fields[] = {VIV__DEPTH, VIV__HEAT, VIV__MASKS, VIV__LABEL_MAP};
   const viv_tensor *t = NULL;
   viv__buf out = {0};
   int32_t status = VIV_OK;
   int64_t n = 0;
   for (size_t k = 0; k < sizeof fields / sizeof *fields && !t; k++)
     t = viv__result(r, i, fields[k]);
+  bool measured = t && t->dtype == VIV_F32;
   const float *row = viv__result_row(r, i, VIV__EMBEDDINGS, &n);
   if (!row) row = viv__result_row(r, i, VIV__PROBABILITIES, &n);
-  bool depth = t && t == viv__result(r, i, VIV__DEPTH);
   if (t && ends_with(path, ".png"))
     status = png(&out, r, i, t, error);
-  else if (depth && ends_with(path, ".pfm"))
+  else if (measured && ends_with(path, ".pfm"))
     pfm(&out, t);
   else if (t && ends_with(path, ".npy"))
     viv__npy_write(t, &out);

@@ -142,6 +142,9 @@ static int32_t add_instance(const viv__results *r, int64_t i, int64_t n, const v
     double area = mask_box(mask, h, w, box);
     if (!boxes) add_box(to, "box", box, false);
     cJSON_AddNumberToObject(to, "area", area);
+    if (r->polygons)
+      return viv__mask_polygons(mask, h, w, *r->polygons, cJSON_AddArrayToObject(to, "polygons"),
+                                cJSON_AddArrayToObject(to, "holes"), error);
     cJSON *rle = viv__mask_rle(mask, h, w);
     if (!rle) return VIV_FAIL(error, VIV_NOT_NOW, "masks", "no memory");
     cJSON_AddItemToObject(to, "mask", rle);
@@ -214,7 +217,8 @@ static int32_t add_map(const viv_tensor *map, const viv__vocabulary *v, cJSON *i
   return status;
 }
 
-static void add_depth(const viv_tensor *depth, cJSON *into) {
+/* Depth or heat: its size and what its numbers are like. */
+static void add_measured(const viv_tensor *depth, const char *name, cJSON *into) {
   int64_t n = depth->shape[0] * depth->shape[1], finite = 0;
   float low = 0, high = 0;
   double sum = 0;
@@ -226,7 +230,7 @@ static void add_depth(const viv_tensor *depth, cJSON *into) {
     sum += (double)d;
     finite++;
   }
-  cJSON *to = cJSON_AddObjectToObject(into, "depth");
+  cJSON *to = cJSON_AddObjectToObject(into, name);
   cJSON_AddNumberToObject(to, "width", (double)depth->shape[1]);
   cJSON_AddNumberToObject(to, "height", (double)depth->shape[0]);
   add_float(to, "min", low);
@@ -254,7 +258,10 @@ static int32_t add_probabilities(const viv__results *r, int64_t i, const viv__vo
 int32_t viv__results_json(const viv__results *r, int64_t i, const viv__vocabulary *v,
                           double threshold, cJSON *into, viv_error *error) {
   const viv_tensor *map = viv__result(r, i, VIV__LABEL_MAP), *depth = viv__result(r, i, VIV__DEPTH);
+  const viv_tensor *heat = viv__result(r, i, VIV__HEAT);
   int64_t n;
+  if (heat) add_measured(heat, "heat", into);
+  if (heat && !viv__result(r, 0, VIV__PROBABILITIES)) return VIV_OK;
   if (viv__result(r, i, VIV__PREDICATES)) return add_relations(r, i, v, threshold, into, error);
   if (viv__result(r, 0, VIV__PROBABILITIES))
     return add_probabilities(r, i, v, threshold, into, error);
@@ -264,7 +271,7 @@ int32_t viv__results_json(const viv__results *r, int64_t i, const viv__vocabular
     for (int64_t k = 0; k < n; k++) cJSON_AddItemToArray(list, viv__float_json(row[k]));
     return VIV_OK;
   }
-  if (depth) add_depth(depth, into);
+  if (depth) add_measured(depth, "depth", into);
   if (depth) return VIV_OK;
   if (map) return add_map(map, v, into, error);
   return add_instances(r, i, v, threshold, into, error);
@@ -294,9 +301,15 @@ static int32_t coco_instance(const viv__results *r, int64_t i, int64_t n, const 
   }
   if (masks) {
     int64_t h = masks->shape[1], w = masks->shape[2];
-    cJSON *rle = viv__mask_rle((const uint8_t *)masks->data + n * h * w, h, w);
-    if (!rle) return VIV_FAIL(error, VIV_NOT_NOW, "masks", "no memory");
-    cJSON_AddItemToObject(to, "segmentation", rle);
+    const uint8_t *mask = (const uint8_t *)masks->data + n * h * w;
+    if (r->polygons) {
+      int32_t status = viv__mask_polygons(mask, h, w, *r->polygons,
+                                          cJSON_AddArrayToObject(to, "segmentation"), NULL, error);
+      if (status < 0) return status;
+    }
+    cJSON *rle = r->polygons ? NULL : viv__mask_rle(mask, h, w);
+    if (!rle && !r->polygons) return VIV_FAIL(error, VIV_NOT_NOW, "masks", "no memory");
+    if (rle) cJSON_AddItemToObject(to, "segmentation", rle);
   }
   add_float(to, "score", (float)viv__result_score(r, i, n));
   return VIV_OK;

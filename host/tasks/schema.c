@@ -71,6 +71,9 @@ static const viv__task_schema schemas[] = {
      .inputs = {"frame_0", "frame_-1"}},
     {.name = "classify",
      .fields = {{"probabilities", VIV__PROBABILITIES, false, false, false, 2, {ANY, ANY}}}},
+    {.name = "explain",
+     .fields = {{"heat", VIV__HEAT, false, true, false, 2, {H, W}},
+                {"probabilities", VIV__PROBABILITIES, false, false, true, 2, {ANY, ANY}}}},
     {.name = "embed",
      .fields = {{"embeddings", VIV__EMBEDDINGS, false, false, false, 2, {ANY, ANY}}}},
 };

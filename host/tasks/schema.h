@@ -33,6 +33,7 @@ enum viv__field {
   VIV__DEPTH,         /* F32 [H, W] */
   VIV__PROBABILITIES, /* F32 [B, classes]: a row per picture */
   VIV__EMBEDDINGS,    /* F32 [B, d]: a row per picture */
+  VIV__HEAT,          /* F32 [H, W] over the picture: how much each part decided */
   VIV__N_FIELDS
 };
 

@@ -57,6 +57,8 @@ static void beit_config(nn_config *k, const viv_model_source *source,
   if (m->mean) m->names.norm = NULL;
   c->names = &m->names;
   base->width = c->d;
+  base->rolls = true;
+  base->means = m->mean;
   base->classes = classifier_classes(k, source, "classifier.weight");
   base->prepare.height = c->image[0];
   base->prepare.width = c->image[1];
@@ -83,6 +85,8 @@ static void cae_config(nn_config *k, const viv_model_source *source,
   if (m->mean) m->names.norm = NULL;
   c->names = &m->names;
   base->width = c->d;
+  base->rolls = true;
+  base->means = m->mean && !m->probe;
   base->classes = classifier_classes(k, source, "head.weight");
   base->prepare = classifier_square(c->image[0]);
   base->prepare.filter = VIV_CUBIC;
@@ -216,13 +220,20 @@ static struct classifier_features network(nn_pass *p, const classifier_pictures 
     nn_mark mark = nn_here(p);
     nn_pass_poll(p);
     const float *bias = nn_vit_relative_bias(p, &m->net, i, grid);
+    classifier_watch(p, &m->net, i, in->n, n, bias, x);
     nn_vit_block_biased(p, &m->net, i, in->n, n, bias, x);
     nn_tap(p, x, NN_DIMS(in->n, n, d), m->cae ? "blocks.%d" : "layer.%d", (int)i);
     nn_release(p, mark);
   }
   if (m->names.norm) nn_layer_norm(p, &m->net.norm, x, in->n * n, x);
-  struct classifier_features f = {
-      .batch = in->n, .hidden = x, .ndim = 3, .shape = {in->n, n, d}, .first_width = d, .extra = 1};
+  struct classifier_features f = {.batch = in->n,
+                                  .hidden = x,
+                                  .ndim = 3,
+                                  .shape = {in->n, n, d},
+                                  .first_width = d,
+                                  .extra = 1,
+                                  .grid = {grid.height, grid.width},
+                                  .after = m->pooler.w ? &m->pooler : NULL};
   if (m->attends) {
     f.pooled = asked(p, &m->attentive, c->heads, x, in->n, n, d);
   } else if (m->pooler.w) {

@@ -10,6 +10,8 @@
 
 #include "nn/modules.h"
 #include "classifier/picture.h"
+#include "nn/vit.h"
+#include "vivarium/explain.h"
 
 enum { CLASSIFIER_MODEL_BYTES = 1 << 17 };
 
@@ -26,6 +28,11 @@ struct classifier_features {
   const float *first; /* pooler_output [batch, first_width]; NULL: none */
   int64_t first_width;
   int64_t extra; /* tokens before the patches, the class token first; 0: there is none */
+  /* For explanations: the grid of the tokens, where in pooled their mean begins (of models that have
+   * `means`), and the norm that it went through, NULL: none. */
+  int32_t grid[2];
+  int64_t mean_at;
+  const nn_norm *after;
 };
 
 struct classifier_variant {
@@ -62,8 +69,10 @@ struct classifier_model {
   classifier_rules prepare;
   int64_t width;   /* of the features */
   int64_t classes; /* 0: no head */
+  bool rolls;      /* attention can be followed from layer to layer */
+  bool means;      /* pooled holds the mean of hidden, perhaps normed */
   nn_linear head;  /* [classes, width] */
-  char about[320];
+  char about[320], kinds[640];
 };
 
 /* plugin.c */
@@ -73,6 +82,14 @@ int64_t classifier_classes(nn_config *k, const viv_model_source *source, const c
 void classifier_list(nn_config *k, const char *key, int32_t *out, int32_t n, int64_t hi);
 /* A map as a variant's last_hidden_state, its mean over the places as its features. */
 struct classifier_features classifier_pool_map(nn_pass *p, const nn_map *x);
+
+/* explain.c */
+extern const viv_explain_api classifier_explain_api;
+void classifier_say_kinds(struct classifier_model *m); /* once rolls, means and classes are known */
+int32_t classifier_explain(nn_pass *p);
+/* To be called before each block with its input x [batch, n, d], by models whose attention rolls. */
+void classifier_watch(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int64_t n,
+                      const float *bias, const float *x);
 
 /* tasks.c */
 extern const nn_task classifier_tasks[];

@@ -36,6 +36,7 @@ static void config(nn_config *k, const viv_model_source *source, struct classifi
   m->head_name = own ? "classifier" : "head.fc";
   m->eps = own ? (float)nn_num(k, "layer_norm_eps", 1e-12, 0, 1) : 1e-6f;
   base->width = s->dims[3];
+  base->means = true;
   base->classes = classifier_classes(k, source, own ? "classifier.weight" : "head.fc.weight");
   base->prepare.height = 256;
   base->prepare.crop = base->prepare.shortest = true;
@@ -70,6 +71,7 @@ static struct classifier_features network(nn_pass *p, const classifier_pictures 
   nn_layer_norm(p, &m->norm, f.pooled, f.batch, normed);
   nn_tap(p, normed, NN_DIMS(f.batch, m->base.width), "head.norm");
   f.pooled = normed;
+  f.after = &m->norm;
   return f;
 }
 

@@ -252,3 +252,16 @@ classifier_pictures classifier_read_pictures(nn_pass *p, const classifier_rules 
   b.width = (int32_t)shape[3];
   return b;
 }
+
+void classifier_place(nn_pass *p, const classifier_rules *how, const classifier_pictures *in,
+                      int32_t b, int32_t size[2], int32_t at[2]) {
+  size[0] = in->height;
+  size[1] = in->width;
+  at[0] = at[1] = 0;
+  if (nn_count(p, "pixel_values")) return;
+  struct picture pic = read_picture(p, b);
+  target(p, how, &pic, size);
+  if (!how->crop) return;
+  at[0] = crop_at(how, size[0], in->height);
+  at[1] = crop_at(how, size[1], in->width);
+}

@@ -40,4 +40,9 @@ classifier_pictures classifier_prepare(nn_pass *p, const classifier_rules *how, 
 /* The input pixel_values, or the pictures when it is absent (tap pixel_values). */
 classifier_pictures classifier_read_pictures(nn_pass *p, const classifier_rules *how);
 
+/* Where what the network sees of picture b lies: in the picture resized to size (height, width) it
+ * begins at row at[0] and column at[1]. */
+void classifier_place(nn_pass *p, const classifier_rules *how, const classifier_pictures *in,
+                      int32_t b, int32_t size[2], int32_t at[2]);
+
 #endif

@@ -98,12 +98,14 @@ static int32_t open_model(const viv_host *host, const viv_model_source *source,
   if (rc >= 0) rc = nn_weights_load(host, m->net.compute, source, variant->tables, m, error);
   if (rc < 0) return rc;
   const classifier_rules *how = &m->prepare;
+  classifier_say_kinds(m);
   snprintf(m->about, sizeof m->about,
            "{\"family\":\"%s\",\"features\":%lld,\"classes\":%lld,\"picture\":[%d,%d],"
-           "\"tasks\":[%s\"embed\",\"forward\",\"preprocess\"]}",
+           "\"tasks\":[%s\"embed\",%s\"forward\",\"preprocess\"]}",
            variant->model_type, (long long)m->width, (long long)m->classes,
            (int)(how->crop ? how->crop_height : how->height),
-           (int)(how->crop ? how->crop_width : how->width), m->classes ? "\"classify\"," : "");
+           (int)(how->crop ? how->crop_width : how->width), m->classes ? "\"classify\"," : "",
+           m->kinds[1] == '{' ? "\"explain\"," : "");
   m->net.about = m->about;
   *out = (viv_plugin_model *)m;
   return VIV_OK;
@@ -111,4 +113,5 @@ static int32_t open_model(const viv_host *host, const viv_model_source *source,
 
 static const viv_model_api model_api = NN_NET_API(.plan = plan, .open = open_model);
 
-NN_PLUGIN("classifier", "0.1.0", {VIV_MODEL_ID, &model_api})
+NN_PLUGIN("classifier", "0.1.0", {VIV_MODEL_ID, &model_api},
+          {VIV_EXPLAIN_ID, &classifier_explain_api})

@@ -52,6 +52,7 @@ static void config(nn_config *k, const viv_model_source *source, struct classifi
     k->status = nn_fail(k->error, VIV_BAD_INPUT, k->where, "%lld blocks, at most %d are supported",
                         (long long)blocks, (int)NN_RESNET_BLOCKS);
   base->width = s->out[3];
+  base->means = true;
   base->classes = classifier_classes(k, source, m->own ? "classifier.1.weight" : "fc.weight");
   base->prepare.height = 256; /* the releases' own, unless the files say */
   base->prepare.crop = base->prepare.shortest = base->prepare.round_crop = true;

@@ -42,6 +42,7 @@ static void config(nn_config *k, const viv_model_source *source, struct classifi
                         "use_absolute_embeddings is on, this plugin has relative positions only");
   if (k->status) return;
   base->width = (int64_t)s->embed << (s->stages - 1);
+  base->means = true;
   base->classes = classifier_classes(k, source, original ? "head.weight" : "classifier.weight");
   base->prepare.height = base->prepare.width = (int32_t)nn_int(k, "image_size", 224, 1, 1 << 14);
   base->prepare.filter = VIV_CUBIC;
@@ -79,6 +80,8 @@ static struct classifier_features network(nn_pass *p, const classifier_pictures 
   f.ndim = 3;
   f.shape[1] = nn_space(y);
   f.shape[2] = y->channels;
+  f.grid[0] = y->size[0];
+  f.grid[1] = y->size[1];
   return f;
 }
 

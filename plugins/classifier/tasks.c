@@ -102,8 +102,6 @@ static int32_t embed(nn_pass *p) {
   return VIV_DONE;
 }
 
-const nn_task classifier_tasks[] = {{"classify", classify},
-                                    {"embed", embed},
-                                    {"forward", forward},
-                                    {"preprocess", preprocess},
-                                    {NULL, NULL}};
+const nn_task classifier_tasks[] = {{"classify", classify},          {"embed", embed},
+                                    {"explain", classifier_explain}, {"forward", forward},
+                                    {"preprocess", preprocess},      {NULL, NULL}};

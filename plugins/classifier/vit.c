@@ -33,6 +33,7 @@ static void read_common(nn_config *k, const viv_model_source *source, struct vit
   if (!k->status && c->channels != 3)
     k->status = nn_fail(k->error, VIV_NEVER, k->where, "num_channels is %d, pictures have 3",
                         (int)c->channels);
+  m->base.rolls = true;
   m->base.classes = classifier_classes(k, source, "classifier.weight");
   m->base.prepare.height = c->image[0];
   m->base.prepare.width = c->image[1];
@@ -51,7 +52,7 @@ static void vit_config(nn_config *k, const viv_model_source *source,
 static void dino_config(nn_config *k, const viv_model_source *source, const char *within,
                         int32_t resize, struct vit_model *m) {
   read_common(k, source, m, within);
-  m->dino = true;
+  m->dino = m->base.means = true;
   m->net.config.names = m->net.config.swiglu ? &nn_vit_swiglu_names : &nn_vit_dinov2_names;
   m->net.config.resize = resize;
   m->base.width = 2 * m->net.config.d;
@@ -128,6 +129,7 @@ static struct classifier_features network(nn_pass *p, const classifier_pictures 
   nn_tap(p, x, NN_DIMS(in->n, n, d), "embeddings");
   for (int32_t i = 0; i < c->layers; i++) {
     nn_pass_poll(p);
+    classifier_watch(p, &m->net, i, in->n, n, NULL, x);
     nn_vit_block_apply(p, &m->net, i, in->n, n, x);
     nn_tap(p, x, NN_DIMS(in->n, n, d), "layer.%d", (int)i);
   }
@@ -137,7 +139,9 @@ static struct classifier_features network(nn_pass *p, const classifier_pictures 
                                   .pooled = pooled(p, x, in->n, n, extra, d, m->dino),
                                   .hidden = x,
                                   .ndim = 3,
-                                  .shape = {in->n, n, d}};
+                                  .shape = {in->n, n, d},
+                                  .grid = {grid.height, grid.width},
+                                  .mean_at = d};
   if (m->dino) f.first = pooled(p, x, in->n, n, extra, d, false);
   if (m->pooler.w) f.first = nn_apply_linear(p, &m->pooler, VIV_TANH, f.pooled, in->n);
   f.first_width = d;

@@ -37,14 +37,38 @@ static void read_globals(nn_config *k, const char *key, struct sam_vit *v, int32
   for (int32_t i = 0; i < n && !k->status; i++) v->global[at[i]] = true;
 }
 
-void sam_vit_config(nn_config *k, struct sam_model *m) {
+/* ViT-B, -L and -H, which the releases name by nothing but their tensors. */
+static const struct released {
+  int64_t d;
+  int32_t layers, heads, global[4];
+} released[] = {
+    {768, 12, 12, {2, 5, 8, 11}}, {1024, 24, 16, {5, 11, 17, 23}}, {1280, 32, 16, {7, 15, 23, 31}}};
+
+/* NULL: the configuration says what it is, or there is none of that width. */
+static const struct released *release_of(nn_config *k, const viv_model_source *source) {
+  int64_t d = nn_axis(k->host, source, "image_encoder.pos_embed", -1, 0);
+  if (nn_key(k, "encoder_embed_dim")) return NULL;
+  for (size_t i = 0; i < sizeof released / sizeof *released; i++)
+    if (released[i].d == d) return &released[i];
+  return NULL;
+}
+
+void sam_vit_config(nn_config *k, const viv_model_source *source, struct sam_model *m) {
   struct sam_vit *v = &m->vit;
   nn_vit_config *c = &v->net.config;
   bool hf = m->transformers;
-  c->d = nn_need_int(k, hf ? "hidden_size" : "encoder_embed_dim", 1, 1 << 14);
-  c->layers =
-      (int32_t)nn_need_int(k, hf ? "num_hidden_layers" : "encoder_depth", 1, NN_VIT_MAX_LAYERS);
-  c->heads = (int32_t)nn_need_int(k, hf ? "num_attention_heads" : "encoder_num_heads", 1, 512);
+  const struct released *known = hf ? NULL : release_of(k, source);
+  if (known) {
+    c->d = known->d;
+    c->layers = known->layers;
+    c->heads = known->heads;
+    for (int i = 0; i < 4; i++) v->global[known->global[i]] = true;
+  } else {
+    c->d = nn_need_int(k, hf ? "hidden_size" : "encoder_embed_dim", 1, 1 << 14);
+    c->layers =
+        (int32_t)nn_need_int(k, hf ? "num_hidden_layers" : "encoder_depth", 1, NN_VIT_MAX_LAYERS);
+    c->heads = (int32_t)nn_need_int(k, hf ? "num_attention_heads" : "encoder_num_heads", 1, 512);
+  }
   double ratio = nn_num(k, hf ? "mlp_ratio" : "encoder_mlp_ratio", 4, 0.01, 64);
   c->ff =
       nn_int(k, hf ? "mlp_dim" : "encoder_mlp_dim", (int64_t)((double)c->d * ratio), 1, 1 << 18);
@@ -58,7 +82,7 @@ void sam_vit_config(nn_config *k, struct sam_model *m) {
   int32_t patch = (int32_t)nn_int(k, hf ? "patch_size" : "vit_patch_size", 16, 1, 1 << 10);
   c->patch[0] = c->patch[1] = patch;
   c->image[0] = c->image[1] = m->side;
-  if (!k->status)
+  if (!k->status && !known)
     read_globals(k, hf ? "global_attn_indexes" : "encoder_global_attn_indexes", v, c->layers);
   nn_divides(k, c->d, c->heads, "the encoder's width and its heads");
   nn_divides(k, m->side, patch, "image_size and the patch size");

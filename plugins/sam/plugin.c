@@ -7,7 +7,7 @@
 /* ---- config.json ---- */
 
 /* transformers nests the three parts. */
-static void transformers_config(nn_config *k, struct sam_model *m) {
+static void transformers_config(nn_config *k, const viv_model_source *source, struct sam_model *m) {
   nn_config v =
       nn_config_open(k->host, nn_key(k, "vision_config"), "config.json, vision_config", k->error);
   nn_config e = nn_config_open(k->host, nn_key(k, "prompt_encoder_config"),
@@ -32,12 +32,12 @@ static void transformers_config(nn_config *k, struct sam_model *m) {
     d.status = nn_fail(k->error, VIV_NEVER, d.where, "attention_downsample_rate must be 2");
   k->status = v.status ? v.status : e.status ? e.status : d.status;
   if (!k->status && !m->weightless) {
-    sam_vit_config(&v, m);
+    sam_vit_config(&v, source, m);
     k->status = v.status;
   }
 }
 
-static void zoo_config(nn_config *k, struct sam_model *m) {
+static void zoo_config(nn_config *k, const viv_model_source *source, struct sam_model *m) {
   m->side = (int32_t)nn_int(k, "image_size", 1024, 1, 1 << 13);
   m->width = (int32_t)nn_int(k, "prompt_embed_dim", 256, 8, 1 << 13);
   m->mask_channels = (int32_t)nn_int(k, "mask_in_chans", 16, 4, 1 << 12);
@@ -55,7 +55,7 @@ static void zoo_config(nn_config *k, struct sam_model *m) {
   if (m->encoder == SAM_TINY)
     sam_tiny_config(k, m);
   else
-    sam_vit_config(k, m);
+    sam_vit_config(k, source, m);
   if (m->medical_form) sam_medical_config(k, m);
 }
 
@@ -64,13 +64,16 @@ static int32_t config_read(const viv_host *host, const viv_model_source *source,
   nn_config k = nn_config_open(host, source->config, "config.json", error);
   viv_str type = nn_text(&k, "model_type", "");
   m->medical_form = nn_is(type, "esp_medsam");
-  m->encoder = m->medical_form || nn_is(type, "mobile_sam") ? SAM_TINY : SAM_VIT;
+  bool tiny = nn_is(type, "mobile_sam");
+  if (!type.len) /* a release on its own */
+    tiny = nn_has(host, source, "image_encoder.patch_embed.seq.0.c.weight");
+  m->encoder = m->medical_form || tiny ? SAM_TINY : SAM_VIT;
   m->transformers = nn_key(&k, "vision_config") != NULL;
   m->weightless = !host->tensor_count(source->checkpoint);
   if (m->transformers)
-    transformers_config(&k, m);
+    transformers_config(&k, source, m);
   else
-    zoo_config(&k, m);
+    zoo_config(&k, source, m);
   nn_divides(&k, m->width, 8, "the width of the prompts and 8");
   nn_divides(&k, m->width / 2, m->heads, "half the width of the prompts and the decoder's heads");
   nn_divides(&k, m->mask_channels, 4, "the channels of mask prompts and 4");

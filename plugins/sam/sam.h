@@ -164,7 +164,7 @@ extern const nn_task sam_medical_tasks[];
 extern const nn_task sam_picture_tasks[]; /* of a folder without weights */
 
 /* ---- encoder.c ---- */
-void sam_vit_config(nn_config *k, struct sam_model *m);
+void sam_vit_config(nn_config *k, const viv_model_source *source, struct sam_model *m);
 void sam_vit_load(nn_loader *l, struct sam_model *m);
 /* pixels [n, 3, S, S] -> [n, g g, C] */
 float *sam_encode(nn_pass *p, const struct sam_model *m, const float *pixels, int64_t n);

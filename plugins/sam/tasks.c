@@ -312,13 +312,18 @@ static void show(nn_pass *p, const struct sam_view *view, const struct sam_answe
 /* ---- tasks ---- */
 
 static int32_t segment(nn_pass *p) {
-  bool person = nn_count(p, "image") && !nn_param(p, "outputs");
   static const char *const prompts[] = {"point_coords", "point_labels", "box",
                                         "boxes",        "mask_input",   "input_points",
                                         "input_labels", "input_boxes",  "input_masks"};
-  bool asked = false;
-  for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++)
-    asked = asked || nn_input(p, prompts[i]) || nn_param(p, prompts[i]);
+  bool tensors = false, clicks = false;
+  for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
+    tensors = tensors || nn_input(p, prompts[i]);
+    clicks = clicks || nn_param(p, prompts[i]);
+  }
+  /* Whoever brings a picture, or asks by parameters about the one that the session saw, is a person;
+   * tensors are answered by the official ones. */
+  bool asked = tensors || clicks;
+  bool person = !nn_param(p, "outputs") && (nn_count(p, "image") || (clicks && !tensors));
   if (person && !asked) {
     sam_show_everything(p);
     return VIV_DONE;

@@ -118,6 +118,29 @@ check "a detector without names" exits 5 "$viv" run "$model" "$a" --task pose --
 check "wants a number" complains 'which number "person" has'
 check "a labels file that is not there" exits 3 "$viv" run "$model" "$a" --labels "$tmp/nothing"
 
+# ---- explanations ----
+vit=tests/goldens/vit/classify
+export VIV_PLUGIN_PATH="$build/plugins"
+check "why" exits 0 "$viv" run $vit "$a" --task explain --draw "$tmp/why.png" --json
+check "the classes and the map's range" json '.[0] | .heat.max > .heat.min and (.classes | length > 0)'
+check "drawn over the picture" sh -c "! cmp -s '$tmp/why.png' '$a'"
+check "by another formula, as numbers" exits 0 "$viv" run $vit "$a" --task explain -p 'explain="occlusion"' \
+  -o "$tmp/why.npy"
+check "a file of numbers" test -s "$tmp/why.npy"
+check "a kind that the model has not" exits 5 "$viv" run $vit "$a" --task explain -p 'explain="cam"'
+check "it says which it has" complains "attention_rollout, occlusion"
+export VIV_PLUGIN_PATH="$build/badplugins"
+
+# ---- polygons ----
+# The test plugin's masks are the coloured boxes: an exact outline has four corners.
+check "masks as polygons" exits 0 "$viv" run "$model" "$a" --task segment --polygons 0 --json
+check "boxes have four corners" json \
+  '.[0].objects | length > 0 and all(.polygons == [[.box[0], .box[1], .box[2], .box[1], .box[2], .box[3], .box[0], .box[3]]])'
+check "no holes, no run lengths" json '.[0].objects | all(.holes == [] and has("mask") == false)'
+check "for COCO" exits 0 "$viv" run "$model" "$a" --task segment --polygons 1 --format coco
+check "as its annotations have them" json '.[0] | all(.segmentation[0] | length == 8)'
+check "less than exact is nothing" exits 5 "$viv" run "$model" "$a" --task segment --polygons -1
+
 # ---- drawing ----
 check "draw" exits 0 "$viv" run "$model" "$a" --draw "$tmp/a.png"
 check "a PNG" sh -c "head -c 4 '$tmp/a.png' | tail -c 3 | grep -q PNG"

@@ -251,7 +251,7 @@ float *apply(struct golden *g, struct array w, const float *bias, const float *x
 static bool run_op(struct golden *g, const char *name) {
   const struct op *const tables[] = {sequence_ops, element_ops, map_ops,        box_ops,
                                      signal_ops,   audio_ops,   evaluation_ops, quant_ops,
-                                     scene_ops,    mask_ops,    volume_ops};
+                                     scene_ops,    mask_ops,    volume_ops,     explain_ops};
   for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
     for (const struct op *op = tables[i]; op->name; op++)
       if (!strcmp(op->name, name)) return op->run(g);

@@ -35,7 +35,8 @@ struct op {
 };
 /* Each ends with an entry without a name. */
 extern const struct op sequence_ops[], element_ops[], map_ops[], box_ops[], signal_ops[],
-    audio_ops[], evaluation_ops[], quant_ops[], scene_ops[], mask_ops[], volume_ops[];
+    audio_ops[], evaluation_ops[], quant_ops[], scene_ops[], mask_ops[], volume_ops[],
+    explain_ops[];
 
 _Noreturn void die(const char *what, const char *why);
 /* Memory that lives as long as the case; never NULL. */

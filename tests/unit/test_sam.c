@@ -73,6 +73,35 @@ Test(sam, a_prompt_without_a_picture_needs_a_session_that_saw_one) {
   viv_session_close(session);
 }
 
+/* Clicks after the first need no picture, and get what one with the picture gets. */
+Test(sam, twenty_clicks_encode_once) {
+  viv_model *m = load(open_runtime(), MODEL);
+  viv_session *session = NULL;
+  inputs image = {0}, none = {0};
+  int encoded = 0;
+  cr_assert_eq(viv_session_open(m, &session, NULL), VIV_OK);
+  add_image(&image, IMAGE);
+  for (int i = 0; i < 20; i++) {
+    char params[160];
+    results r, alone;
+    snprintf(params, sizeof params,
+             "{\"point_coords\":[[%d,%d]],\"point_labels\":[1],\"taps\":[\"block.0\"]}", 3 * i,
+             2 * i);
+    run_in_session(m, session, "segment", i ? &none : &image, params, &r);
+    cr_assert_eq(r.status, VIV_OK, "%s: %s", r.error.where, r.error.message);
+    for (int32_t k = 0; k < r.n; k++) encoded += strstr(r.name[k], "block.0") != NULL;
+    run_task(m, "segment", &image, params, &alone);
+    const viv_tensor *a = result_of(&r, "masks.0"), *b = result_of(&alone, "masks.0");
+    cr_assert_eq(a->bytes, b->bytes);
+    cr_assert_arr_eq(a->data, b->data, a->bytes);
+    free_results(&r);
+    free_results(&alone);
+  }
+  cr_assert_eq(encoded, 1);
+  free_inputs(&image);
+  viv_session_close(session);
+}
+
 /* More prompts than the decoder takes at once, over a session's picture: each as if it were alone. */
 Test(sam, many_boxes_are_what_each_is_alone) {
   enum { BOXES = 21 };

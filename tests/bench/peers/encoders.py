@@ -2,7 +2,9 @@
 
     python encoders.py VIV WORK_FOLDER [--threads 1 2] [--rounds 5] [--models bert-base-128 ...] [--json FILE]
 
-BERT-base and MiniLM (6 layers of 384) over 128 and 512 tokens, ViT-S/14 at 518 px (DINOv2's), ResNet-50 at 224 px.
+BERT-base and MiniLM (6 layers of 384) over 128 and 512 tokens, ViT-S/14 at 518 px (DINOv2's), ResNet-50 at 224 px;
+with --models vision the classifiers ViT-B, BEiT-B, Swin-T and ConvNeXt-T at 224 px, Depth Anything V2 small at 518 px and
+SAM ViT-B's encoder at 1024 px (there Vivarium reads a picture file, the others take the prepared tensor).
 Writes a checkpoint under its official names, runs the same weights and inputs through `viv bench --task`,
 PyTorch (eager, scaled_dot_product_attention) and ONNX Runtime (the same module exported), one after the other
 in turns, and prints medians, spread and ratios. All three compute in float32; the largest difference of
@@ -92,6 +94,7 @@ SIZES = {
     "minilm": {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 12},
 }
 MODELS = ["bert-base-128", "bert-base-512", "minilm-128", "minilm-512", "vit-s-518", "resnet50-224"]
+VISION = ["vit-b-224", "beit-b-224", "swin-t-224", "convnext-t-224", "depth-anything-s-518", "sam-vit-b-1024"]
 PASSES = 3  # of a turn; the shortest counts
 
 
@@ -102,6 +105,53 @@ class Pictures(torch.nn.Module):
 
     def forward(self, pixel_values):
         return getattr(self.model(pixel_values=pixel_values), self.output)
+
+
+def vision(kind):
+    """A model of transformers with random weights, and what its answer is called."""
+    import transformers as t
+
+    if kind == "vit-s":
+        config = t.Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518,
+                                patch_size=14, attn_implementation="sdpa")
+        return t.Dinov2Model(config), "last_hidden_state"
+    if kind == "depth-anything-s":
+        backbone = t.Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518,
+                                  patch_size=14, out_indices=[3, 6, 9, 12], reshape_hidden_states=False,
+                                  apply_layernorm=True)
+        config = t.DepthAnythingConfig(backbone_config=backbone, reassemble_hidden_size=384, fusion_hidden_size=64,
+                                       neck_hidden_sizes=[48, 96, 192, 384], patch_size=14)
+        return t.DepthAnythingForDepthEstimation(config), "predicted_depth"
+    if kind == "sam-vit-b":
+        return t.SamModel(t.SamConfig()), "image_embeddings"
+    known = {
+        "resnet50": (t.ResNetForImageClassification, t.ResNetConfig),
+        "vit-b": (t.ViTForImageClassification, t.ViTConfig),
+        "beit-b": (t.BeitForImageClassification, lambda: t.BeitConfig(use_relative_position_bias=True)),
+        "swin-t": (t.SwinForImageClassification, t.SwinConfig),
+        "convnext-t": (t.ConvNextForImageClassification, t.ConvNextConfig),
+    }
+    cls, config = known[kind]
+    return cls(config()), "logits"
+
+
+class SamEncoder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.encoder = model.vision_encoder
+
+    def forward(self, pixel_values):
+        return self.encoder(pixel_values).last_hidden_state
+
+
+def square_picture(size, path):
+    """A picture of noise as a file, and as SAM's tensor."""
+    x = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8)
+    with open(path, "wb") as f:
+        f.write(b"P6\n%d %d\n255\n" % (size, size))
+        f.write(x.numpy().tobytes())
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return ((x / 255 - mean) / std).permute(2, 0, 1)[None].contiguous()
 
 
 def make(name, folder):
@@ -117,16 +167,12 @@ def make(name, folder):
         json.dump(config, open(f"{folder}/config.json", "w"))
         names = "input_ids", "last_hidden_state"
     else:
-        import transformers
-
-        if kind == "vit-s":
-            config = transformers.Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6,
-                                               image_size=518, patch_size=14, attn_implementation="sdpa")
-            model, output = transformers.Dinov2Model(config).eval(), "last_hidden_state"
+        model, output = vision(kind)
+        model.eval().save_pretrained(folder)
+        if kind.startswith("sam"):
+            x, model = square_picture(size, f"{folder}/picture.ppm"), SamEncoder(model).eval()
         else:
-            model, output = transformers.ResNetForImageClassification(transformers.ResNetConfig()).eval(), "logits"
-        model.save_pretrained(folder)
-        model, x = Pictures(model, output), torch.randn(1, 3, size, size)
+            x, model = torch.randn(1, 3, size, size), Pictures(model, output).eval()
         names = "pixel_values", output
     save_file({names[0]: x}, f"{folder}/inputs.safetensors")
     return model, x, *names
@@ -147,8 +193,10 @@ def turn(run):
 class Vivarium:
     def __init__(self, viv, folder, threads, source, result):
         self.env = {**os.environ, "VIV_THREADS": str(threads)}
-        self.arguments = [folder, "--task", "forward", "-i", f"{source}={folder}/inputs.safetensors:{source}",
-                          "--param", f'outputs=["{result}"]']
+        picture = f"{folder}/picture.ppm"
+        given = [f"image={picture}"] if os.path.exists(picture) else [f"{source}={folder}/inputs.safetensors:{source}"]
+        task = "embed_image" if result == "image_embeddings" else "forward"
+        self.arguments = [folder, "--task", task, "-i", *given, "--param", f'outputs=["{result}"]']
         self.viv, self.peak = viv, 0
         self.call("run", "-o", f"{folder}/viv.safetensors")
         self.result = load_file(f"{folder}/viv.safetensors")[result]
@@ -206,12 +254,12 @@ def main():
     a.add_argument("work")
     a.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     a.add_argument("--rounds", type=int, default=5)
-    a.add_argument("--models", nargs="*", default=MODELS, choices=MODELS)
+    a.add_argument("--models", nargs="*", default=MODELS, choices=[*MODELS, *VISION, "vision"])
     a.add_argument("--json")
     a = a.parse_args()
     print("| encoder | threads | by | Vivarium, ms | PyTorch | ONNX Runtime | of the faster | peak | differs |")
     print("|---|---|---|---|---|---|---|---|---|")
-    rows = [compare(name, a, threads) for name in a.models for threads in a.threads]
+    rows = [compare(name, a, threads) for name in (VISION if a.models == ["vision"] else a.models) for threads in a.threads]
     if a.json:
         json.dump(rows, open(a.json, "w"), indent=1)
 
