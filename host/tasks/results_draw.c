@@ -295,7 +295,7 @@ static void paint_heat(struct drawing *d, const viv_tensor *map, double low, dou
     for (int64_t x = 0; x < d->picture->width; x++, rgb += 3) {
       double z = (double)*floats(map, y * h / d->picture->height * w + x * w / d->picture->width);
       double t = isfinite(z) ? (z - low) / range : 0;
-      blend(rgb, heat(t), 0.3 + 0.4 * t);
+      blend(rgb, viv__heat(t), 0.3 + 0.4 * t);
     }
 }
 
