@@ -46,6 +46,7 @@ function median(list, n,    i, j, t, v) {
   n = split(list, v, " ")
   for (i = 2; i <= n; i++)
     for (j = i; j > 1 && v[j] + 0 < v[j - 1] + 0; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
+  least = v[1]
   spread = v[int((n + 1) / 2)] > 0 ? (v[n] - v[1]) / v[int((n + 1) / 2)] : 0
   return v[int((n + 1) / 2)] + 0
 }
@@ -57,14 +58,15 @@ END {
   printf "%-46s %17s %17s %17s %6s %6s\n", "", "oneDNN", "channels first", "channels last", "first", "last"
   printf "{\"peer\":\"oneDNN %s\",\"threads\":%s,\"sgemm\":%s,\"shapes\":[", version, threads, sgemm > json
   for (i = 0; i < shapes; i++) {
-    p = median(peer[i]); ps = spread; f = median(first[i]); fs = spread; l = median(last[i]); ls = spread
+    p = median(peer[i]); ps = spread; pl = least; f = median(first[i]); fs = spread; fl = least
+    l = median(last[i]); ls = spread; ll = least
     printf "%-46s %9.3f (%3.0f%%) %9.3f (%3.0f%%) %9.3f (%3.0f%%) %6.2f %6.2f\n", name[i], p * 1e3,
       ps * 100, f * 1e3, fs * 100, l * 1e3, ls * 100, p / f, p / l
     best = f < l ? f : l
     n[net[i]]++; logs[net[i]] += log(p / best)
     if (!(net[i] in low) || p / best < low[net[i]]) low[net[i]] = p / best
-    printf "%s{\"shape\":\"%s\",\"net\":\"%s\",\"flops\":%s,\"onednn\":%s,\"first\":%s,\"last\":%s,\"spread\":[%.3f,%.3f,%.3f]}", \
-      i ? "," : "", name[i], net[i], flops[i], p, f, l, ps, fs, ls > json
+    printf "%s{\"shape\":\"%s\",\"net\":\"%s\",\"flops\":%s,\"onednn\":%s,\"first\":%s,\"last\":%s,\"spread\":[%.3f,%.3f,%.3f],\"least\":[%.9f,%.9f,%.9f]}", \
+      i ? "," : "", name[i], net[i], flops[i], p, f, l, ps, fs, ls, pl, fl, ll > json
   }
   print "]}" > json
   print ""
