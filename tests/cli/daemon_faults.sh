@@ -35,18 +35,20 @@ attempt() {
     sleep 0.3
   done
   [ "$(cat "$tmp/out")" = "$answer" ] || echo "$1, $2 at $3: the next question fails: $(cat "$tmp/err")"
-  timeout 20 "$viv" ps >/dev/null 2>"$tmp/err" || echo "$1, $2 at $3: ps fails: $(cat "$tmp/err")"
+  # The connection that meets the fault may be this one.
+  timeout 20 "$viv" ps >/dev/null 2>&1 || timeout 20 "$viv" ps >/dev/null 2>"$tmp/err" || echo "$1, $2 at $3: ps fails: $(cat "$tmp/err")"
   kill $server 2>/dev/null
   wait $server
   code=$?
   [ $code -lt 126 ] || echo "$1, $2 at $3: the daemon died: $code"
 }
 
+# Not read and write: libuv itself ends a process whose wake-up descriptors fail, and a plugin's file that can't be
+# read is a plugin that is not there.
 for side in daemon worker; do
-  for call in malloc calloc realloc recvmsg recvmsg-eintr sendmsg sendmsg-eintr accept4 accept4-eintr mmap read \
-    read-eintr write socketpair pipe2; do
-    # libuv itself ends a process whose wake-up descriptors can't be read or written any more.
-    case $side:$call in worker:accept4* | worker:socketpair | worker:pipe2 | daemon:read | daemon:write) continue ;; esac
+  for call in malloc calloc realloc recvmsg recvmsg-eintr sendmsg sendmsg-eintr accept4 accept4-eintr mmap \
+    read-eintr socketpair pipe2; do
+    case $side:$call in worker:accept4* | worker:socketpair | worker:pipe2) continue ;; esac
     for n in $places; do attempt $side $call $n; done >"$tmp/wrong" 2>&1
     check "$side: $call fails" sh -c "! grep . '$tmp/wrong'"
   done
