@@ -125,7 +125,7 @@ $(BUILD)/tests/faults.so: tests/faults/faults.c
 	$(call say,LD,$@)
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(OPT) -g -fPIC -shared -o $@ $< -ldl
 .PHONY: unit
-unit: all $(UNIT_BIN)
+unit: all $(UNIT_BIN) $(BUILD)/tests/nats_jobs $(BUILD)/tests/faults.so $(BUILD)/bench/bench_daemon_load
 .SECONDARY:
 
 -include mk/*.mk

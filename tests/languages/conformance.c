@@ -212,7 +212,7 @@ int main(int argc, char **argv) {
   long before = resident();
   int files = descriptors();
   null_jobs(null, 1000);
-  check("no leak over 1,000 jobs", resident() - before < 2 << 20 && descriptors() == files);
+  check("no leak over 1,000 jobs", resident() - before < 2 << 20 && descriptors() <= files);
   viv_close(rt);
   viv_close(here);
   return 0;
