@@ -120,8 +120,12 @@ $(BUILD)/tests/nats_jobs: $(BUILD)/obj/tests/nats/nats_jobs.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SAN) -o $@ $^ $(shell pkg-config --libs libnats)
+$(BUILD)/tests/faults.so: tests/faults/faults.c
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(OPT) -g -fPIC -shared -o $@ $< -ldl
 .PHONY: unit
-unit: all $(UNIT_BIN)
+unit: all $(UNIT_BIN) $(BUILD)/tests/nats_jobs $(BUILD)/tests/faults.so $(BUILD)/bench/bench_daemon_load
 .SECONDARY:
 
 -include mk/*.mk

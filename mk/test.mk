@@ -13,7 +13,7 @@ demo: all
 	@sh tests/demo.sh $(BUILD)
 
 ## check      unit, golden, validator, ABI, misbehaviour and command-line tests
-check: unit $(BUILD)/tests/nats_jobs $(BUILD)/bench/bench_daemon_load $(patsubst tests/fuzz/%.c,$(BUILD)/obj/tests/fuzz/%.o,$(wildcard tests/fuzz/*.c))
+check: unit $(patsubst tests/fuzz/%.c,$(BUILD)/obj/tests/fuzz/%.o,$(wildcard tests/fuzz/*.c))
 	@sh tests/check.sh $(BUILD)
 
 SANITIZED := all unit

@@ -259,7 +259,9 @@ static void welcome(vivd *d, int fd) {
   client *c = calloc(1, sizeof *c);
   if (!grants || !c || (int64_t)d->n_clients >= d->config.max_clients) {
     d->rejected++;
-    turn_away(fd, !grants ? "this user may not use the daemon" : "too many connections");
+    turn_away(fd, !grants ? "this user may not use the daemon"
+                  : !c    ? "no memory for a connection"
+                          : "too many connections");
     free(c);
     return;
   }

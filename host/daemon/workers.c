@@ -28,7 +28,13 @@ void worker_call_with(worker *w, const char *verb, viv_str params, int fd, uint6
   vivd *d = w->d;
   call *k = calloc(1, sizeof *k);
   if (!k) {
+    client *c = asker ? client_by_serial(d, asker) : NULL;
+    viv_error error = VIV_ERROR_INIT;
+    VIV_FAIL(&error, VIV_NOT_NOW, "vivd", "no memory for a call");
     if (fd >= 0) close(fd);
+    if (c) client_fail(c, client_id, &error);
+    /* What vivd itself asks for is needed: nothing would happen any more. */
+    if (!asker) worker_kill(w, error.message);
     return;
   }
   *k = (call){.next = w->calls,
@@ -118,7 +124,10 @@ static void on_note(worker *w, const viv__frame *f) {
   viv__buf_str(&b, ",\"params\":");
   viv__buf_json(&b, viv__str(m->params));
   viv__buf_str(&b, "}");
-  if (!b.failed) worker_call(w, "load", (viv_str){b.ptr, b.len}, 0, 0, 0);
+  if (b.failed)
+    worker_kill(w, "no memory for a call");
+  else
+    worker_call(w, "load", (viv_str){b.ptr, b.len}, 0, 0, 0);
   viv__buf_free(&b);
 }
 

@@ -98,6 +98,27 @@ check "with that answer" says 42
 check "and stops" exits 0 "$viv" stop
 wait "$server"
 server=
+# What systemd is told: that it serves, that it is alive, that it ends.
+python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+s.settimeout(20)
+while True:
+    told = s.recv(4096).decode()
+    print(told, flush=True)
+    if "STOPPING" in told: break' "$tmp/notify" >"$tmp/told" 2>/dev/null &
+listener=$!
+check "somebody listens as systemd does" soon test -S "$tmp/notify"
+NOTIFY_SOCKET=$tmp/notify WATCHDOG_USEC=400000 "$build/vivd" --state "$tmp/state" --log error 2>"$tmp/log" &
+server=$!
+check "it tells when it serves" soon grep -q READY=1 "$tmp/told"
+check "it tells that it is alive" soon sh -c "test \$(grep -c WATCHDOG=1 '$tmp/told') -ge 3"
+check "it is stopped" exits 0 "$viv" stop
+wait "$server"
+server=
+wait "$listener"
+check "it tells that it ends" grep -q STOPPING=1 "$tmp/told"
 if command -v systemd-socket-activate >/dev/null; then
   systemd-socket-activate -l "$VIV_SOCKET" "$build/vivd" --state "$tmp/state" 2>"$tmp/log" &
   server=$!

@@ -38,6 +38,7 @@ examples() {
   check "$1: it finds four people" test "$(grep -c '^0\.[5-9]' "$tmp/out")" -eq 4
   check "$1: the first one here" says '^0.901 .187.0,* 133.6,* 222.3,* 239.8'
 }
+conforms C "$build/tests/conformance_c"
 conforms Python "$python"
 conforms LuaJIT "$lua"
 conforms Rust "$rust/conformance"
@@ -55,6 +56,7 @@ for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
   [ -S "$VIV_SOCKET" ] && break
   sleep 0.5
 done
+conforms "C through the daemon" "$build/tests/conformance_c" "$VIV_SOCKET"
 conforms "Python through the daemon" "$python" "$VIV_SOCKET"
 conforms "LuaJIT through the daemon" "$lua" "$VIV_SOCKET"
 conforms "Rust through the daemon" "$rust/conformance" "$VIV_SOCKET"

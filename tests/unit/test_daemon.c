@@ -558,3 +558,74 @@ Test(daemon, a_worker_can_reach_nothing_but_its_model) {
   viv_job_free(job);
   viv_close(rt);
 }
+
+/* The state of the model of that name, as ps says it. */
+static void state_of(viv_runtime *rt, const char *name, char out[16]) {
+  viv_text text = {0};
+  viv_json *json = NULL;
+  viv_error e = VIV_ERROR_INIT;
+  *out = 0;
+  cr_assert_eq(viv__remote_call(rt, 0, "ps", NULL, &text, &e), VIV_OK, "%s", e.message);
+  cr_assert_eq(viv__json_parse(text.ptr, text.len, "ps", &json, &e), VIV_OK);
+  const viv_json *models = viv__json_get(json, "models");
+  for (int64_t i = 0; i < viv__json_count(models); i++) {
+    const char *path = viv__json_text(viv__json_item(models, i), "path", "");
+    const char *slash = strrchr(path, '/');
+    if (slash && !strcmp(slash + 1, name))
+      snprintf(out, 16, "%s", viv__json_text(viv__json_item(models, i), "state", ""));
+  }
+  viv__json_free(json);
+  viv_text_free(&text);
+}
+
+static bool comes_to(viv_runtime *rt, const char *name, const char *state) {
+  char now[16] = "";
+  for (int i = 0; i < 500; i++) {
+    state_of(rt, name, now);
+    if (!strcmp(now, state)) return true;
+    pause_ms(10);
+  }
+  return false;
+}
+
+/* Of three models two fit: the one that was unused longest leaves, a pinned one never. */
+Test(daemon, the_budget_unloads_what_was_unused_longest) {
+  char paths[3][128], text[640];
+  const char *names[] = {"a", "b", "c"};
+  float x[4] = {1, 2, 3, 4};
+  viv_runtime *rt = connect_daemon();
+  viv_model *m[3];
+  viv_event e;
+  viv_error why = VIV_ERROR_INIT;
+  for (int i = 0; i < 3; i++) {
+    snprintf(paths[i], sizeof paths[i], "%s/%s", dir, names[i]);
+    mkdir(paths[i], 0755);
+    snprintf(text, sizeof text, "%s/config.json", paths[i]);
+    write_text(text, "{\"model_type\": \"test-good\"}");
+  }
+  m[0] = load(rt, paths[0]);
+  double bytes = number_of_model(rt, "bytes");
+  cr_assert_gt(bytes, 0);
+  snprintf(text, sizeof text, "{\"memory_budget\": %.0f}", bytes * 2.5);
+  write_text(config_path, text);
+  kill(daemon_pid, SIGHUP);
+  pause_ms(200);
+  m[1] = load(rt, paths[1]);
+  viv_job *job = submit_floats(m[0], x, 4, 0, 0);
+  while (viv_next_event(job, 20000, &e) == VIV_OK) cr_assert_geq(e.status, 0);
+  viv_job_free(job);
+  m[2] = load(rt, paths[2]);
+  cr_assert(comes_to(rt, "b", "unloaded"), "the one that was unused longest stays");
+  cr_assert(comes_to(rt, "a", "ready") && comes_to(rt, "c", "ready"));
+  snprintf(text, sizeof text, "{\"model\": \"%s\", \"pin\": true}", paths[0]);
+  cr_assert_eq(viv__remote_call(rt, 0, "pin", text, NULL, &why), VIV_OK);
+  m[1] = load(rt, paths[1]);
+  cr_assert(comes_to(rt, "c", "unloaded"), "the one that is not pinned stays");
+  cr_assert(comes_to(rt, "a", "ready") && comes_to(rt, "b", "ready"));
+  snprintf(text, sizeof text, "{\"model\": \"%s\", \"pin\": true}", paths[1]);
+  cr_assert_eq(viv__remote_call(rt, 0, "pin", text, NULL, &why), VIV_OK);
+  cr_assert_eq(viv_load(rt, paths[2], NULL, &m[2], &why), VIV_NOT_NOW);
+  cr_assert(strstr(why.message, "busy or pinned"), "%s", why.message);
+  cr_assert(comes_to(rt, "a", "ready") && comes_to(rt, "b", "ready"));
+  viv_close(rt);
+}
