@@ -12,19 +12,27 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 static const viv_compute *table;
 
+/* One thread is measured by its processor time, which others on the machine disturb less. */
+static uint64_t now_ns(void) {
+  struct timespec t;
+  clock_gettime(table->threads > 1 ? CLOCK_MONOTONIC : CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static double fastest(void (*run)(void *ctx), void *ctx) {
   double best = INFINITY;
   run(ctx);
   for (int i = 0; i < 15; i++) {
-    uint64_t start = viv__now_ns();
+    uint64_t start = now_ns();
     run(ctx);
-    double s = (double)(viv__now_ns() - start) * 1e-9;
+    double s = (double)(now_ns() - start) * 1e-9;
     if (s < best) best = s;
   }
   return best;
