@@ -10,10 +10,7 @@ static const struct autoencoder_variant *const variants[] = {&autoencoder_cae,
 
 /* NULL: k->status says why not. */
 static const struct autoencoder_variant *find_variant(nn_config *k) {
-  const viv_json *list = nn_key(k, "architectures");
-  viv_str name = {"", 0};
-  if (list && k->host->json_count(list) > 0)
-    name = k->host->json_string(k->host->json_item(list, 0));
+  viv_str name = nn_architecture(k);
   for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
     if (nn_is(name, variants[i]->architecture)) return variants[i];
   if (!k->status)

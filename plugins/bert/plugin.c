@@ -7,8 +7,7 @@
 /* ---- config.json ---- */
 
 static bool architecture_has(const nn_config *k, const char *end) {
-  const viv_host *h = k->host;
-  viv_str name = h->json_string(h->json_item(nn_key(k, "architectures"), 0));
+  viv_str name = nn_architecture(k);
   size_t n = strlen(end);
   return name.len >= n && !memcmp(name.ptr + name.len - n, end, n);
 }

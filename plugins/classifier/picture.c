@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "nn/picture.h"
+
 /* ---- configuration ---- */
 
 classifier_rules classifier_square(int32_t side) {
@@ -72,8 +74,6 @@ static void convnext_rule(nn_config *c, classifier_rules *how) {
 }
 
 static void read_processor(nn_config *k, const viv_model_source *source, classifier_rules *how) {
-  static const int32_t pillow[] = {VIV_NEAREST, VIV_LANCZOS, VIV_LINEAR,
-                                   VIV_CUBIC,   VIV_BOX,     VIV_HAMMING};
   const viv_json *file =
       k->host->checkpoint_file(source->checkpoint, nn_str("preprocessor_config.json"));
   if (!file || k->status) return;
@@ -99,7 +99,7 @@ static void read_processor(nn_config *k, const viv_model_source *source, classif
   how->rescale = nn_flag(&c, "do_rescale", how->rescale);
   how->normalize = nn_flag(&c, "do_normalize", how->normalize);
   how->factor = nn_num(&c, "rescale_factor", how->factor, 1e-12, 1e12);
-  how->filter = pillow[nn_int(&c, "resample", 2, 0, 5)];
+  how->filter = nn_pillow_filter(nn_int(&c, "resample", 2, 0, 5));
   if (nn_key(&c, "image_mean")) nn_numbers(&c, "image_mean", how->mean, 3, -1e9);
   if (nn_key(&c, "image_std")) nn_numbers(&c, "image_std", how->std, 3, 0);
   if (c.status) k->status = c.status;
@@ -112,27 +112,12 @@ void classifier_read_rules(nn_config *k, const viv_model_source *source, classif
 
 /* ---- one picture ---- */
 
-struct picture {
-  const uint8_t *x; /* [height, width, 3] */
-  int32_t height, width;
-};
-
-static struct picture read_picture(nn_pass *p, int32_t at) {
-  char where[32];
-  snprintf(where, sizeof where, "image %d", (int)at);
-  const viv_tensor *t = nn_input_at(p, "image", at);
-  if (!t || t->dtype != VIV_U8 || t->ndim != 3 || t->shape[2] != 3)
-    nn_stop(p, VIV_BAD_INPUT, where, "must be a picture: a file, or U8 [height, width, 3]");
-  for (int i = 0; i < 2; i++)
-    if (t->shape[i] < 1 || t->shape[i] > 4 * CLASSIFIER_SIDE_MAX)
-      nn_stop(p, VIV_BAD_INPUT, where, "is %lld pixels wide and %lld high", (long long)t->shape[1],
-              (long long)t->shape[0]);
-  return (struct picture){t->data, (int32_t)t->shape[0], (int32_t)t->shape[1]};
+static nn_pixels read_picture(nn_pass *p, int32_t at) {
+  return nn_picture_at(p, "image", at, 4 * CLASSIFIER_SIDE_MAX);
 }
 
 /* The size after resizing. */
-static void target(nn_pass *p, const classifier_rules *how, const struct picture *pic,
-                   int32_t out[2]) {
+static void target(nn_pass *p, const classifier_rules *how, const nn_pixels *pic, int32_t out[2]) {
   int64_t height = how->resize ? how->height : pic->height;
   int64_t width = how->resize ? how->width : pic->width;
   if (how->resize && how->shortest) {
@@ -148,8 +133,8 @@ static void target(nn_pass *p, const classifier_rules *how, const struct picture
   out[1] = (int32_t)width;
 }
 
-static struct picture resized(nn_pass *p, const classifier_rules *how, const struct picture *pic,
-                              const int32_t size[2]) {
+static nn_pixels resized(nn_pass *p, const classifier_rules *how, const nn_pixels *pic,
+                         const int32_t size[2]) {
   const viv_compute *c = nn_compute_of(p);
   if (size[0] == pic->height && size[1] == pic->width) return *pic;
   viv_resize_u8 a = {.struct_size = sizeof a,
@@ -166,7 +151,7 @@ static struct picture resized(nn_pass *p, const classifier_rules *how, const str
   a.scratch = nn_bytes(p, (int64_t)c->resize_u8_scratch(c, &a), 1);
   c->resize_u8(c, &a);
   nn_release(p, mark);
-  return (struct picture){a.out, size[0], size[1]};
+  return (nn_pixels){a.out, size[0], size[1]};
 }
 
 /* Where the crop begins; negative: zeros around a picture that is smaller. */
@@ -175,8 +160,8 @@ static int32_t crop_at(const classifier_rules *how, int32_t size, int32_t crop) 
   return how->round_crop ? (int32_t)nearbyint((size - crop) / 2.0) : (size - crop) / 2;
 }
 
-static void to_planes(const classifier_rules *how, struct picture pic, int32_t height,
-                      int32_t width, float *out) {
+static void to_planes(const classifier_rules *how, nn_pixels pic, int32_t height, int32_t width,
+                      float *out) {
   float table[3][256];
   for (int k = 0; k < 3; k++)
     for (int v = 0; v < 256; v++) {
@@ -206,7 +191,7 @@ classifier_pictures classifier_prepare(nn_pass *p, const classifier_rules *how, 
   if (n < 1) nn_stop(p, VIV_BAD_INPUT, "image", "is missing: this task needs a picture");
   for (int32_t i = 0; i < n; i++) {
     nn_pass_poll(p);
-    struct picture pic = read_picture(p, i);
+    nn_pixels pic = read_picture(p, i);
     int32_t size[2];
     target(p, how, &pic, size);
     int32_t height = how->crop ? how->crop_height : size[0];
@@ -222,7 +207,7 @@ classifier_pictures classifier_prepare(nn_pass *p, const classifier_rules *how, 
               "one shape, or one at a time",
               (int)i, (int)height, (int)width, (int)b.height, (int)b.width);
     nn_mark mark = nn_here(p);
-    struct picture small = resized(p, how, &pic, size);
+    nn_pixels small = resized(p, how, &pic, size);
     if (emit && n == 1)
       nn_result(p, VIV_U8, small.x, NN_DIMS(size[0], size[1], 3), "resized");
     else if (emit)
@@ -259,7 +244,7 @@ void classifier_place(nn_pass *p, const classifier_rules *how, const classifier_
   size[1] = in->width;
   at[0] = at[1] = 0;
   if (nn_count(p, "pixel_values")) return;
-  struct picture pic = read_picture(p, b);
+  nn_pixels pic = read_picture(p, b);
   target(p, how, &pic, size);
   if (!how->crop) return;
   at[0] = crop_at(how, size[0], in->height);

@@ -45,9 +45,7 @@ static const struct classifier_variant *find_variant(const viv_host *host,
                                                      const viv_model_source *source,
                                                      int32_t *status, viv_error *error) {
   nn_config k = nn_config_open(host, source->config, "config.json", error);
-  viv_str type = nn_text(&k, "model_type", ""), name = {"", 0};
-  const viv_json *list = nn_key(&k, "architectures");
-  if (list && host->json_count(list) > 0) name = host->json_string(host->json_item(list, 0));
+  viv_str type = nn_text(&k, "model_type", ""), name = nn_architecture(&k);
   for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
     if (nn_is(type, variants[i]->model_type) &&
         (!variants[i]->architecture || nn_is(name, variants[i]->architecture)))

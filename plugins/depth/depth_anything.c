@@ -295,7 +295,7 @@ static depth_batch prepared(nn_pass *p, const depth_rules *how, int32_t first, i
   int64_t one = 3 * (int64_t)size[0] * size[1];
   depth_batch b = {n, size[0], size[1], nn_room(p, n * one)};
   for (int32_t i = 0; i < n; i++) {
-    depth_picture from = depth_picture_at(p, "image", first + i);
+    nn_pixels from = nn_picture_at(p, "image", first + i, DEPTH_PICTURE_MAX);
     nn_pass_poll(p);
     depth_prepare(p, how, &from, size, b.pixels + i * one);
   }
@@ -309,7 +309,7 @@ static int32_t (*sizes_of(nn_pass *p, const depth_rules *how, int32_t *n, bool *
   int32_t(*size)[2] = nn_bytes(p, *n, sizeof *size);
   *same = true;
   for (int32_t i = 0; i < *n; i++) {
-    depth_picture from = depth_picture_at(p, "image", i);
+    nn_pixels from = nn_picture_at(p, "image", i, DEPTH_PICTURE_MAX);
     depth_size_of(p, how, &from, size[i]);
     *same = *same && size[i][0] == size[0][0] && size[i][1] == size[0][1];
   }
@@ -343,7 +343,7 @@ static int32_t depth(nn_pass *p) {
     if (same && nn_wants_result(p, "predicted_depth"))
       nn_result(p, VIV_F32, y.x, NN_DIMS(y.batch, y.size[0], y.size[1]), "predicted_depth");
     for (int32_t j = 0; j < b.n; j++) {
-      depth_picture from = depth_picture_at(p, "image", i + j);
+      nn_pixels from = nn_picture_at(p, "image", i + j, DEPTH_PICTURE_MAX);
       nn_mark inner = nn_here(p);
       const float *map =
           depth_restore(p, &how, y.x + j * nn_space(&y), y.size, from.height, from.width);

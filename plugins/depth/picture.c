@@ -4,11 +4,7 @@
 
 #include "nn/boxes.h"
 
-enum { SIDE_MAX = 1 << 13, PICTURE_MAX = 1 << 16 };
-
-/* Pillow's numbers of its filters. */
-static const int32_t pillow[] = {VIV_NEAREST, VIV_LANCZOS, VIV_LINEAR,
-                                 VIV_CUBIC,   VIV_BOX,     VIV_HAMMING};
+enum { SIDE_MAX = 1 << 13 };
 
 depth_rules depth_official_rules(int64_t side, int64_t multiple) {
   return (depth_rules){.height = side,
@@ -39,7 +35,7 @@ void depth_read_rules(nn_config *k, const viv_model_source *source, depth_rules 
   }
   how->rule = nn_flag(&c, "keep_aspect_ratio", how->rule != NN_FREE) ? NN_NEAREST : NN_FREE;
   how->multiple = nn_int(&c, "ensure_multiple_of", how->multiple, 1, SIDE_MAX);
-  how->filter = pillow[nn_int(&c, "resample", 3, 0, 5)];
+  how->filter = nn_pillow_filter(nn_int(&c, "resample", 3, 0, 5));
   how->resize = nn_flag(&c, "do_resize", how->resize);
   how->rescale = nn_flag(&c, "do_rescale", how->rescale);
   how->normalize = nn_flag(&c, "do_normalize", how->normalize);
@@ -77,18 +73,7 @@ depth_rules depth_request_rules(nn_pass *p, const depth_rules *how) {
   return r;
 }
 
-depth_picture depth_picture_at(nn_pass *p, const char *name, int32_t at) {
-  const viv_tensor *t = nn_input_at(p, name, at);
-  if (!t || t->dtype != VIV_U8 || t->ndim != 3 || t->shape[2] != 3)
-    nn_stop(p, VIV_BAD_INPUT, name, "must be a picture: a file, or U8 [height, width, 3]");
-  for (int i = 0; i < 2; i++)
-    if (t->shape[i] < 1 || t->shape[i] > PICTURE_MAX)
-      nn_stop(p, VIV_BAD_INPUT, name, "is %lld pixels wide and %lld high", (long long)t->shape[1],
-              (long long)t->shape[0]);
-  return (depth_picture){t->data, (int32_t)t->shape[0], (int32_t)t->shape[1]};
-}
-
-void depth_size_of(nn_pass *p, const depth_rules *how, const depth_picture *from, int32_t size[2]) {
+void depth_size_of(nn_pass *p, const depth_rules *how, const nn_pixels *from, int32_t size[2]) {
   int64_t height = from->height, width = from->width;
   if (how->resize)
     nn_multiple_size(height, width, how->height, how->width, how->rule, how->multiple, &height,
@@ -102,7 +87,7 @@ void depth_size_of(nn_pass *p, const depth_rules *how, const depth_picture *from
   size[1] = (int32_t)width;
 }
 
-const uint8_t *depth_bytes(nn_pass *p, int32_t filter, const depth_picture *from,
+const uint8_t *depth_bytes(nn_pass *p, int32_t filter, const nn_pixels *from,
                            const int32_t size[2]) {
   const viv_compute *c = nn_compute_of(p);
   if (size[0] == from->height && size[1] == from->width) return from->x;
@@ -121,8 +106,8 @@ const uint8_t *depth_bytes(nn_pass *p, int32_t filter, const depth_picture *from
   return a.out;
 }
 
-void depth_prepare(nn_pass *p, const depth_rules *how, const depth_picture *from,
-                   const int32_t size[2], float *pixels) {
+void depth_prepare(nn_pass *p, const depth_rules *how, const nn_pixels *from, const int32_t size[2],
+                   float *pixels) {
   const viv_compute *c = nn_compute_of(p);
   float table[3][256];
   for (int k = 0; k < 3; k++)
@@ -168,7 +153,7 @@ float *depth_restore(nn_pass *p, const depth_rules *how, const float *map, const
 
 depth_batch depth_frames(nn_pass *p, const char *name, const int32_t size[2], bool tap) {
   depth_batch b = {nn_count(p, name), size[0], size[1], NULL};
-  int32_t filter = pillow[nn_param_int(p, "resample", 1, 0, 5)];
+  int32_t filter = nn_pillow_filter(nn_param_int(p, "resample", 1, 0, 5));
   float factor = (float)nn_param_num(p, "rescale_factor", 1.0 / 255, 1e-12, 1e12);
   int64_t cells = (int64_t)size[0] * size[1];
   if (b.n < 1) nn_stop(p, VIV_BAD_INPUT, name, "is missing: this task needs a picture");
@@ -176,7 +161,7 @@ depth_batch depth_frames(nn_pass *p, const char *name, const int32_t size[2], bo
   nn_mark mark = nn_here(p);
   float *bytes = nn_room(p, b.n * 3 * cells); /* as they are, for the tap */
   for (int32_t i = 0; i < b.n; i++) {
-    depth_picture from = depth_picture_at(p, name, i);
+    nn_pixels from = nn_picture_at(p, name, i, DEPTH_PICTURE_MAX);
     nn_mark inner = nn_here(p);
     nn_pass_poll(p);
     const uint8_t *x = depth_bytes(p, filter, &from, size);
@@ -218,7 +203,7 @@ float *depth_inverse(nn_pass *p, const float *x, int64_t n) {
 
 void depth_give(nn_pass *p, const char *name, const nn_map *depth, float factor) {
   for (int32_t i = 0; i < depth->batch; i++) {
-    depth_picture from = depth_picture_at(p, name, i);
+    nn_pixels from = nn_picture_at(p, name, i, DEPTH_PICTURE_MAX);
     if (!nn_wants_result(p, "depth.%d", (int)i)) continue;
     nn_mark mark = nn_here(p);
     nn_map one = *depth;

@@ -3,6 +3,9 @@
 #define PLUGINS_DEPTH_PICTURE_H
 
 #include "nn/modules.h"
+#include "nn/picture.h"
+
+enum { DEPTH_PICTURE_MAX = 1 << 16 };
 
 typedef struct depth_rules {
   int64_t height, width; /* what the resize aims at */
@@ -15,11 +18,6 @@ typedef struct depth_rules {
   float mean[3], std[3];
   bool back_cubic; /* maps go back by bicubic; else linear with align_corners */
 } depth_rules;
-
-typedef struct depth_picture {
-  const uint8_t *x; /* [height, width, 3] */
-  int32_t height, width;
-} depth_picture;
 
 /* Pictures that come out in one size. */
 typedef struct depth_batch {
@@ -34,14 +32,13 @@ void depth_read_rules(nn_config *k, const viv_model_source *source, depth_rules 
 /* input_size, ensure_multiple_of, resize_method, image_mean and image_std of the request over how. */
 depth_rules depth_request_rules(nn_pass *p, const depth_rules *how);
 
-depth_picture depth_picture_at(nn_pass *p, const char *name, int32_t at);
-void depth_size_of(nn_pass *p, const depth_rules *how, const depth_picture *from, int32_t size[2]);
+void depth_size_of(nn_pass *p, const depth_rules *how, const nn_pixels *from, int32_t size[2]);
 /* pixels [3, size] of one picture. */
-void depth_prepare(nn_pass *p, const depth_rules *how, const depth_picture *from,
-                   const int32_t size[2], float *pixels);
+void depth_prepare(nn_pass *p, const depth_rules *how, const nn_pixels *from, const int32_t size[2],
+                   float *pixels);
 /* Bytes [size, 3] by Pillow's rules; the picture's own where the size is that already. filter: enum
  * viv_filter. */
-const uint8_t *depth_bytes(nn_pass *p, int32_t filter, const depth_picture *from,
+const uint8_t *depth_bytes(nn_pass *p, int32_t filter, const nn_pixels *from,
                            const int32_t size[2]);
 /* All pictures of that name at one size, values in [0, 1]: Pillow's Lanczos filter and a factor of
  * 1 / 255, or `resample` and `rescale_factor` of the request. tap: the bytes as `resized`. */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "detr/detr.h"
+#include "nn/picture.h"
 
 enum { SIDE_MAX = 1 << 15 };
 
@@ -155,9 +156,7 @@ static void target_size(const struct detr_prepare *how, struct picture *pic) {
 
 /* Pillow's numbers. torchvision has no Lanczos for tensors and takes bicubic. */
 static int32_t filter_of(nn_pass *p, const struct detr_prepare *how) {
-  static const int32_t pillow[] = {VIV_NEAREST, VIV_LANCZOS, VIV_LINEAR,
-                                   VIV_CUBIC,   VIV_BOX,     VIV_HAMMING};
-  if (how->backend == DETR_PIL && how->resample) return pillow[how->resample];
+  if (how->backend == DETR_PIL && how->resample) return nn_pillow_filter(how->resample);
   if (how->resample == 2) return VIV_LINEAR;
   if (how->resample == 1 || how->resample == 3) return VIV_CUBIC;
   nn_stop(p, VIV_BAD_INPUT, "resample", "%d is not supported with this backend",

@@ -90,6 +90,12 @@ viv_str nn_text(nn_config *c, const char *key, const char *fallback) {
   return c->host->json_string(v);
 }
 
+viv_str nn_architecture(const nn_config *c) {
+  const viv_json *list = nn_key(c, "architectures");
+  bool named = list && c->host->json_count(list) > 0;
+  return named ? c->host->json_string(c->host->json_item(list, 0)) : nn_str("");
+}
+
 void nn_numbers(nn_config *c, const char *key, float *out, int64_t n, double lo) {
   const viv_json *v = nn_key(c, key);
   int64_t count = c->host->json_type(v) == VIV_JSON_ARRAY ? c->host->json_count(v) : -1;

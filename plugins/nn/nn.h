@@ -86,6 +86,8 @@ int64_t nn_int(nn_config *c, const char *key, int64_t fallback, int64_t lo, int6
 double nn_num(nn_config *c, const char *key, double fallback, double lo, double hi);
 bool nn_flag(nn_config *c, const char *key, bool fallback);
 viv_str nn_text(nn_config *c, const char *key, const char *fallback);
+/* The first of config.json's "architectures"; empty: it names none. */
+viv_str nn_architecture(const nn_config *c);
 /* A list of exactly n numbers, each above lo. */
 void nn_numbers(nn_config *c, const char *key, float *out, int64_t n, double lo);
 /* One integer for all layers or a list with one entry (or null = fallback) per layer. */
@@ -106,11 +108,11 @@ enum { NN_ROPE_MAX = 512 }; /* half of the rotated dimensions, at most */
  * rope_theta and rope_scaling. longrope has two sets: `inv_freq` up to `original` tokens of total
  * length, `long_inv_freq` beyond, for all positions alike. */
 typedef struct nn_rope {
-  int32_t half;     /* R/2: pairs that are rotated */
-  int32_t two_sets; /* longrope with factors that differ */
+  int32_t half;        /* R/2: pairs that are rotated */
+  int32_t two_sets;    /* longrope with factors that differ */
   int32_t interleaved; /* `rope_interleaved`: pairs are (2i, 2i+1), not (i, i + R/2) */
-  int64_t original; /* L0 */
-  float scale;      /* on cos and sin */
+  int64_t original;    /* L0 */
+  float scale;         /* on cos and sin */
   float inv_freq[NN_ROPE_MAX];
   float long_inv_freq[NN_ROPE_MAX];
 } nn_rope;

@@ -3,6 +3,7 @@
 #include "nn/picture.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "nn/boxes.h"
@@ -63,8 +64,6 @@ struct pixels {
 };
 
 static struct pixels resized(nn_pass *p, const nn_picture *how, struct pixels from) {
-  static const int32_t filters[] = {VIV_NEAREST, VIV_LANCZOS, VIV_LINEAR,
-                                    VIV_CUBIC,   VIV_BOX,     VIV_HAMMING};
   const viv_compute *c = nn_compute_of(p);
   struct pixels to = {NULL, how->height, how->width};
   if (!how->height)
@@ -76,7 +75,7 @@ static struct pixels resized(nn_pass *p, const nn_picture *how, struct pixels fr
   uint8_t *out = nn_bytes(p, to.height * to.width * 3, 1);
   viv_resize_u8 a = {.struct_size = sizeof a,
                      .form = VIV_RESIZE_PILLOW,
-                     .filter = filters[how->resample],
+                     .filter = nn_pillow_filter(how->resample),
                      .height = (int32_t)from.height,
                      .width = (int32_t)from.width,
                      .channels = 3,
@@ -118,12 +117,23 @@ static void to_planes(const nn_picture *how, struct pixels from, float *out) {
     for (int64_t k = 0; k < 3; k++) out[k * cells + i] = level[k][from.x[3 * i + k]];
 }
 
-static struct pixels picture_at(nn_pass *p, const char *name, int32_t at) {
+nn_pixels nn_picture_at(nn_pass *p, const char *name, int32_t at, int64_t most) {
+  char where[80];
   const viv_tensor *t = nn_input_at(p, name, at);
-  if (!t || t->dtype != VIV_U8 || t->ndim != 3 || t->shape[2] != 3 || t->shape[0] < 1 ||
-      t->shape[1] < 1)
-    nn_stop(p, VIV_BAD_INPUT, name, "picture %d must be bytes [height, width, 3]", (int)at);
-  return (struct pixels){t->data, t->shape[0], t->shape[1]};
+  snprintf(where, sizeof where, nn_count(p, name) > 1 ? "%.60s %d" : "%.60s", name, (int)at);
+  if (!t || t->dtype != VIV_U8 || t->ndim != 3 || t->shape[2] != 3)
+    nn_stop(p, VIV_BAD_INPUT, where, "must be a picture: a file, or U8 [height, width, 3]");
+  for (int i = 0; i < 2; i++)
+    if (t->shape[i] < 1 || t->shape[i] > most)
+      nn_stop(p, VIV_BAD_INPUT, where, "is %lld pixels wide and %lld high, each side may have %lld",
+              (long long)t->shape[1], (long long)t->shape[0], (long long)most);
+  return (nn_pixels){t->data, (int32_t)t->shape[0], (int32_t)t->shape[1]};
+}
+
+int32_t nn_pillow_filter(int64_t number) {
+  static const int32_t filters[] = {VIV_NEAREST, VIV_LANCZOS, VIV_LINEAR,
+                                    VIV_CUBIC,   VIV_BOX,     VIV_HAMMING};
+  return filters[number];
 }
 
 float *nn_take_pictures(nn_pass *p, const nn_picture *how, const char *name, int64_t *n,
@@ -133,7 +143,8 @@ float *nn_take_pictures(nn_pass *p, const nn_picture *how, const char *name, int
   for (int32_t i = 0; i < *n; i++) {
     /* The batch is taken behind the first picture's scratch: its size is known then. */
     nn_mark mark = nn_here(p);
-    struct pixels x = picture_at(p, name, i);
+    nn_pixels given = nn_picture_at(p, name, i, INT32_MAX);
+    struct pixels x = {given.x, given.height, given.width};
     if (how->resize) x = resized(p, how, x);
     if (how->crop) x = cropped(p, how, x);
     if (!i) {

@@ -5,6 +5,17 @@
 
 #include "nn/pass.h"
 
+/* A picture as it came. */
+typedef struct nn_pixels {
+  const uint8_t *x; /* [height, width, 3] */
+  int32_t height, width;
+} nn_pixels;
+
+/* The request's picture number `at` of that name. What is no picture, or has a side above `most`, ends the pass. */
+nn_pixels nn_picture_at(nn_pass *p, const char *name, int32_t at, int64_t most);
+/* enum viv_filter of Pillow's number (0 to 5), which is what "resample" means in official files. */
+int32_t nn_pillow_filter(int64_t number);
+
 typedef struct nn_picture {
   bool resize, crop, rescale, normalize;
   int32_t height, width; /* to resize to; 0: the shortest edge rules */

@@ -34,7 +34,7 @@ struct search {
   const struct sam_model *m;
   struct options o;
   struct sam_rules rules;
-  struct sam_picture picture;
+  nn_pixels picture;
   struct record *found; /* room for all points of all crops */
   int64_t n;
 };
@@ -141,7 +141,7 @@ static void search_crop(nn_pass *p, struct search *s, const int64_t crop[4], int
   const struct sam_model *m = s->m;
   int64_t first = s->n, n_points = 0, cells = 16 * (int64_t)m->grid * m->grid;
   nn_mark mark = nn_here(p);
-  struct sam_picture part = sam_cut(p, s->picture, crop);
+  nn_pixels part = sam_cut(p, s->picture, crop);
   struct sam_view view = sam_view_one(p, &s->rules, part);
   const struct sam_size *size = view.sizes;
   const double *xy = points_of(p, &s->o, layer, &n_points);

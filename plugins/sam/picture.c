@@ -13,12 +13,6 @@ enum { PICTURE_MAX = 1 << 16 };
 
 /* ---- rules ---- */
 
-static int32_t filter_of(int64_t pillow) {
-  static const int32_t filters[] = {VIV_NEAREST, VIV_LANCZOS, VIV_LINEAR,
-                                    VIV_CUBIC,   VIV_BOX,     VIV_HAMMING};
-  return filters[pillow];
-}
-
 static void read_keys(nn_config *k, struct sam_rules *r) {
   static const char *const mean[] = {"pixel_mean", "image_mean"};
   static const char *const std[] = {"pixel_std", "image_std"};
@@ -27,7 +21,7 @@ static void read_keys(nn_config *k, struct sam_rules *r) {
     if (nn_key(k, std[i])) nn_numbers(k, std[i], r->std, 3, 0);
   }
   r->factor = nn_num(k, "rescale_factor", r->factor, 1e-12, 1e12);
-  if (nn_key(k, "resample")) r->filter = filter_of(nn_int(k, "resample", 2, 0, 5));
+  if (nn_key(k, "resample")) r->filter = nn_pillow_filter(nn_int(k, "resample", 2, 0, 5));
   const viv_json *size = nn_key(k, "size");
   if (!size || k->status || k->host->json_type(size) != VIV_JSON_OBJECT) return;
   nn_config s = nn_config_open(k->host, size, "size", k->error);
@@ -72,7 +66,7 @@ struct sam_rules sam_request_rules(nn_pass *p, const struct sam_model *m) {
       r.std[i] = (float)v[i];
     }
   r.factor = nn_param_num(p, "rescale_factor", r.factor, 1e-12, 1e12);
-  if (nn_param(p, "resample")) r.filter = filter_of(nn_param_int(p, "resample", 2, 0, 5));
+  if (nn_param(p, "resample")) r.filter = nn_pillow_filter(nn_param_int(p, "resample", 2, 0, 5));
   const viv_host *h = nn_host_of(p);
   const viv_json *size = nn_param(p, "size");
   const viv_json *longest = size ? h->json_member(size, nn_str("longest_edge")) : NULL;
@@ -84,19 +78,12 @@ struct sam_rules sam_request_rules(nn_pass *p, const struct sam_model *m) {
 
 /* ---- pictures ---- */
 
-struct sam_picture sam_picture_at(nn_pass *p, int32_t at) {
-  const viv_tensor *t = nn_input_at(p, "image", at);
-  if (!t || t->dtype != VIV_U8 || t->ndim != 3 || t->shape[2] != 3)
-    nn_stop(p, VIV_BAD_INPUT, "image", "must be a picture: a file, or U8 [height, width, 3]");
-  for (int i = 0; i < 2; i++)
-    if (t->shape[i] < 1 || t->shape[i] > PICTURE_MAX)
-      nn_stop(p, VIV_BAD_INPUT, "image", "is %lld pixels wide and %lld high",
-              (long long)t->shape[1], (long long)t->shape[0]);
-  return (struct sam_picture){t->data, (int32_t)t->shape[0], (int32_t)t->shape[1]};
+nn_pixels sam_picture_at(nn_pass *p, int32_t at) {
+  return nn_picture_at(p, "image", at, PICTURE_MAX);
 }
 
-struct sam_picture sam_cut(nn_pass *p, struct sam_picture from, const int64_t box[4]) {
-  struct sam_picture to = {NULL, (int32_t)(box[3] - box[1]), (int32_t)(box[2] - box[0])};
+nn_pixels sam_cut(nn_pass *p, nn_pixels from, const int64_t box[4]) {
+  nn_pixels to = {NULL, (int32_t)(box[3] - box[1]), (int32_t)(box[2] - box[0])};
   uint8_t *x = nn_bytes(p, (int64_t)to.height * to.width, 3);
   for (int64_t y = 0; y < to.height; y++)
     memcpy(x + y * to.width * 3, from.x + ((box[1] + y) * from.width + box[0]) * 3,
@@ -120,7 +107,7 @@ struct sam_size sam_size_of(const struct sam_rules *r, const struct sam_model *m
 
 /* ESP-MedSAM: both sides to S in floats, as OpenCV does it without rounding. */
 static void prepare_square(nn_pass *p, const struct sam_rules *r, const struct sam_model *m,
-                           struct sam_picture from, float *pixels) {
+                           nn_pixels from, float *pixels) {
   const viv_compute *c = nn_compute_of(p);
   int64_t cells = (int64_t)from.height * from.width, space = (int64_t)m->side * m->side;
   float *planes = nn_room(p, 3 * cells);
@@ -141,7 +128,7 @@ static void prepare_square(nn_pass *p, const struct sam_rules *r, const struct s
       pixels[i] = (float)(((double)pixels[i] * r->factor - (double)r->mean[k]) / (double)r->std[k]);
 }
 
-static const uint8_t *resized_bytes(nn_pass *p, const struct sam_rules *r, struct sam_picture from,
+static const uint8_t *resized_bytes(nn_pass *p, const struct sam_rules *r, nn_pixels from,
                                     struct sam_size s) {
   const viv_compute *c = nn_compute_of(p);
   if (s.new_height == from.height && s.new_width == from.width) return from.x;
@@ -161,8 +148,8 @@ static const uint8_t *resized_bytes(nn_pass *p, const struct sam_rules *r, struc
   return out;
 }
 
-void sam_prepare(nn_pass *p, const struct sam_rules *r, const struct sam_model *m,
-                 struct sam_picture from, float *pixels, const uint8_t **resized) {
+void sam_prepare(nn_pass *p, const struct sam_rules *r, const struct sam_model *m, nn_pixels from,
+                 float *pixels, const uint8_t **resized) {
   if (r->square) {
     nn_mark mark = nn_here(p);
     prepare_square(p, r, m, from, pixels);

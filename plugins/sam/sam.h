@@ -17,6 +17,7 @@
 #define PLUGINS_SAM_H
 
 #include "nn/modules.h"
+#include "nn/picture.h"
 #include "nn/vit.h"
 
 enum {
@@ -226,18 +227,14 @@ struct sam_answer sam_decode(nn_pass *p, const struct sam_model *m, const struct
 /* Numbers of config.json and preprocessor_config.json, and of a request's parameters over them. */
 void sam_read_rules(nn_config *k, const viv_model_source *source, struct sam_model *m);
 struct sam_rules sam_request_rules(nn_pass *p, const struct sam_model *m);
-struct sam_picture {
-  const uint8_t *x; /* [height, width, 3] */
-  int32_t height, width;
-};
-struct sam_picture sam_picture_at(nn_pass *p, int32_t at);
+nn_pixels sam_picture_at(nn_pass *p, int32_t at);
 /* A part of it, box x0 y0 x1 y1. */
-struct sam_picture sam_cut(nn_pass *p, struct sam_picture from, const int64_t box[4]);
+nn_pixels sam_cut(nn_pass *p, nn_pixels from, const int64_t box[4]);
 struct sam_size sam_size_of(const struct sam_rules *r, const struct sam_model *m, int32_t height,
                             int32_t width);
 /* [3, S, S]; *resized [new_height, new_width, 3] bytes when that is not NULL. */
-void sam_prepare(nn_pass *p, const struct sam_rules *r, const struct sam_model *m,
-                 struct sam_picture from, float *pixels, const uint8_t **resized);
+void sam_prepare(nn_pass *p, const struct sam_rules *r, const struct sam_model *m, nn_pixels from,
+                 float *pixels, const uint8_t **resized);
 /* Logits [n, 4g, 4g] at the picture's size, [n, height, width]. */
 float *sam_full_size(nn_pass *p, const struct sam_model *m, const struct sam_size *size,
                      const float *logits, int64_t n);
@@ -248,7 +245,7 @@ float *sam_full_size(nn_pass *p, const struct sam_model *m, const struct sam_siz
  * session keeps. again: encode them even if the session knows them. */
 struct sam_view sam_view_of(nn_pass *p, bool again);
 /* One picture, encoded for this job alone. */
-struct sam_view sam_view_one(nn_pass *p, const struct sam_rules *r, struct sam_picture from);
+struct sam_view sam_view_one(nn_pass *p, const struct sam_rules *r, nn_pixels from);
 int32_t sam_session_open(viv_plugin_model *model, viv_arena *arena, viv_plugin_session **out,
                          viv_error *error);
 void sam_session_close(viv_plugin_session *session);

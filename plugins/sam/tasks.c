@@ -352,7 +352,7 @@ static int32_t embed_image(nn_pass *p) {
 static int32_t preprocess(nn_pass *p) {
   const struct sam_model *m = nn_net_of(p);
   struct sam_rules r = sam_request_rules(p, m);
-  struct sam_picture x = sam_picture_at(p, 0);
+  nn_pixels x = sam_picture_at(p, 0);
   struct sam_size s = sam_size_of(&r, m, x.height, x.width);
   float *pixels = nn_room(p, 3 * (int64_t)m->side * m->side);
   const uint8_t *resized = NULL;

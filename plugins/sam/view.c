@@ -25,7 +25,7 @@ static void hash_pictures(nn_pass *p, const struct sam_rules *r, int32_t n, uint
   mix(hash, (const uint8_t *)r->std, sizeof r->std);
   mix(hash, (const uint8_t *)&r->filter, sizeof r->filter);
   for (int32_t i = 0; i < n; i++) {
-    struct sam_picture x = sam_picture_at(p, i);
+    nn_pixels x = sam_picture_at(p, i);
     int32_t size[2] = {x.height, x.width};
     mix(hash, (const uint8_t *)size, sizeof size);
     mix(hash, x.x, 3 * (uint64_t)x.height * (uint64_t)x.width);
@@ -59,7 +59,7 @@ static void emit(nn_pass *p, const struct sam_model *m, const float *x, int64_t 
 }
 
 static struct sam_view encode(nn_pass *p, const struct sam_rules *r, int32_t n,
-                              const struct sam_picture *one, bool results) {
+                              const nn_pixels *one, bool results) {
   const struct sam_model *m = nn_net_of(p);
   int64_t each = (int64_t)m->grid * m->grid * m->width;
   struct sam_view view = {
@@ -67,7 +67,7 @@ static struct sam_view encode(nn_pass *p, const struct sam_rules *r, int32_t n,
   nn_mark mark = nn_here(p);
   float *pixels = nn_room(p, (int64_t)n * 3 * m->side * m->side);
   for (int32_t i = 0; i < n; i++) {
-    struct sam_picture x = one ? *one : sam_picture_at(p, i);
+    nn_pixels x = one ? *one : sam_picture_at(p, i);
     nn_mark after = nn_here(p);
     const uint8_t *resized = NULL;
     view.sizes[i] = sam_size_of(r, m, x.height, x.width);
@@ -92,7 +92,7 @@ static struct sam_view encode(nn_pass *p, const struct sam_rules *r, int32_t n,
   return view;
 }
 
-struct sam_view sam_view_one(nn_pass *p, const struct sam_rules *r, struct sam_picture from) {
+struct sam_view sam_view_one(nn_pass *p, const struct sam_rules *r, nn_pixels from) {
   return encode(p, r, 1, &from, false);
 }
 

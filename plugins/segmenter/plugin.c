@@ -34,10 +34,7 @@ void segmenter_tap(nn_pass *p, const nn_map *x, const char *format, ...) {
 
 /* NULL: k->status says why not. */
 static const struct segmenter_variant *find_variant(nn_config *k) {
-  viv_str type = nn_text(k, "model_type", ""), name = {"", 0};
-  const viv_json *list = nn_key(k, "architectures");
-  if (list && k->host->json_count(list) > 0)
-    name = k->host->json_string(k->host->json_item(list, 0));
+  viv_str type = nn_text(k, "model_type", ""), name = nn_architecture(k);
   for (size_t i = 0; i < sizeof variants / sizeof *variants; i++)
     if (nn_is(type, variants[i]->model_type) && nn_is(name, variants[i]->architecture))
       return variants[i];

@@ -1,30 +1,15 @@
 /* Slices to pixels in [0, 1], and classes back at the picture's size. */
 #include <string.h>
 
+#include "nn/picture.h"
 #include "unet/daf.h"
 
 /* H/4 and W/4 must be even and at least 4. */
 enum { SIDE_STEP = 8, SIDE_MIN = 16, SIDE_MAX = 1 << 13 };
 
-struct slice {
-  const uint8_t *x; /* [height, width, 3] */
-  int32_t height, width;
-};
-
-static struct slice slice_at(nn_pass *p, int32_t at) {
-  const viv_tensor *t = nn_input_at(p, "image", at);
-  if (!t || t->dtype != VIV_U8 || t->ndim != 3 || t->shape[2] != 3)
-    nn_stop(p, VIV_BAD_INPUT, "image", "must be a picture: a file, or U8 [height, width, 3]");
-  for (int i = 0; i < 2; i++)
-    if (t->shape[i] < 1 || t->shape[i] > SIDE_MAX)
-      nn_stop(p, VIV_BAD_INPUT, "image", "is %lld x %lld pixels, each side may have %d",
-              (long long)t->shape[1], (long long)t->shape[0], SIDE_MAX);
-  return (struct slice){t->data, (int32_t)t->shape[0], (int32_t)t->shape[1]};
-}
-
 /* Grey levels (as Pillow's mode L) or colours, times factor, into x [channels, height, width]; what
  * lies outside the slice is zero. */
-static void prepare(const struct slice *s, int32_t channels, double factor, int32_t height,
+static void prepare(const nn_pixels *s, int32_t channels, double factor, int32_t height,
                     int32_t width, float *x) {
   memset(x, 0, (size_t)channels * (size_t)height * (size_t)width * sizeof *x);
   for (int64_t y = 0; y < s->height; y++)
@@ -57,7 +42,7 @@ static nn_map map_of(const struct daf_model *m, const float *x, int64_t n, int64
 static int32_t preprocess(nn_pass *p) {
   const struct daf_model *m = nn_net_of(p);
   double factor = factor_of(p);
-  struct slice s = slice_at(p, 0);
+  nn_pixels s = nn_picture_at(p, "image", 0, SIDE_MAX);
   float *x = nn_room(p, (int64_t)m->in_channels * s.height * s.width);
   prepare(&s, m->in_channels, factor, s.height, s.width, x);
   nn_result(p, VIV_F32, x, NN_DIMS(1, m->in_channels, s.height, s.width), "pixel_values");
@@ -96,7 +81,7 @@ static int32_t segment(nn_pass *p) {
   if (n < 1) nn_stop(p, VIV_BAD_INPUT, "image", "is missing: this task needs a picture");
   for (int32_t i = 0; i < n; i++) {
     nn_mark mark = nn_here(p);
-    struct slice s = slice_at(p, i);
+    nn_pixels s = nn_picture_at(p, "image", i, SIDE_MAX);
     int32_t height = padded(s.height), width = padded(s.width);
     float *x = nn_room(p, (int64_t)m->in_channels * height * width);
     prepare(&s, m->in_channels, factor, height, width, x);

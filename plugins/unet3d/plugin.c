@@ -8,10 +8,7 @@ static const struct u3_family *const families[] = {&u3_dynunet, &u3_basicunet, &
                                                    &u3_swinunetr};
 
 static const struct u3_family *find_family(nn_config *k) {
-  const viv_json *list = nn_key(k, "architectures");
-  viv_str name = nn_str("");
-  if (list && k->host->json_count(list) > 0)
-    name = k->host->json_string(k->host->json_item(list, 0));
+  viv_str name = nn_architecture(k);
   for (size_t i = 0; i < sizeof families / sizeof *families; i++)
     if (name.len && nn_is(name, families[i]->architecture)) return families[i];
   if (!k->status)

@@ -8,8 +8,7 @@
 
 static bool is_ctc(const nn_config *k) {
   static const char end[] = "ForCTC";
-  const viv_host *h = k->host;
-  viv_str name = h->json_string(h->json_item(nn_key(k, "architectures"), 0));
+  viv_str name = nn_architecture(k);
   size_t n = sizeof end - 1;
   return name.len >= n && !memcmp(name.ptr + name.len - n, end, n);
 }

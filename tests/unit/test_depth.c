@@ -2,7 +2,7 @@
  * refused. */
 #include <math.h>
 
-#include "changed_model.h"
+#include "changed.h"
 #include "pass_rt.h"
 
 #define MODEL "tests/goldens/depth-anything/tiny"

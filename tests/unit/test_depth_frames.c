@@ -2,7 +2,7 @@
  * size, and what a folder or a request says wrongly. */
 #include <math.h>
 
-#include "changed_model.h"
+#include "changed.h"
 #include "pass_rt.h"
 
 #define ENDO "tests/goldens/endo3dac/tiny"

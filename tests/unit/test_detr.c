@@ -1,6 +1,6 @@
 /* The DETR family at a person's door: a picture gives what the three official steps give, in pixels
  * of that picture; and what is wrong with a picture or a checkpoint is said. */
-#include "changed_model.h"
+#include "changed.h"
 #include "rt.h"
 
 #include <sys/stat.h>
@@ -349,38 +349,12 @@ Test(detr, checkpoints_of_another_size_say_which_tensors) {
   viv_close(rt);
 }
 
-/* A folder with the model's weights by a link and a configuration with `from` replaced by `to`. */
+/* The weights by a link, and the model's configuration with `from` replaced by `to`. */
 static char *pth_model(const char *model, const char *weights, const char *from, const char *to) {
-  static char folder[64];
-  snprintf(folder, sizeof folder, "/tmp/test_detr.XXXXXX");
-  cr_assert(mkdtemp(folder));
-  char path[4096], target[4096], text[8192];
-  cr_assert(realpath(weights, target));
-  snprintf(path, sizeof path, "%s/%s", folder, strrchr(weights, '/') + 1);
-  cr_assert_eq(symlink(target, path), 0);
-  snprintf(path, sizeof path, "%s/config.json", model);
-  FILE *f = fopen(path, "r");
-  cr_assert(f);
-  size_t n = fread(text, 1, sizeof text - 1, f);
-  fclose(f);
-  text[n] = 0;
-  char *at = strstr(text, from);
-  cr_assert(at, "%s holds no %s", path, from);
-  snprintf(path, sizeof path, "%s/config.json", folder);
-  f = fopen(path, "w");
-  cr_assert(f);
-  fprintf(f, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
-  fclose(f);
+  char *folder = changed_folder();
+  link_into(folder, weights);
+  change_config(folder, model, from, to);
   return folder;
-}
-
-static void remove_pth(const char *folder, const char *weights) {
-  char path[4096];
-  snprintf(path, sizeof path, "%s/config.json", folder);
-  unlink(path);
-  snprintf(path, sizeof path, "%s/%s", folder, strrchr(weights, '/') + 1);
-  unlink(path);
-  rmdir(folder);
 }
 
 /* says: what must stand in the error or, where that has no room for all tensors, in the log. */
@@ -408,7 +382,7 @@ static void refuse_weights(const char *model, const char *weights, const char *f
   for (; *says; says++)
     cr_assert(strstr(e.message, *says) || strstr(log, *says), "no %s in %s: %s, nor in the log: %s",
               *says, e.where, e.message, log);
-  remove_pth(folder, weights);
+  remove_changed(folder);
 }
 
 /* The state of a training as its authors save it: the weights lie under "model", twice where they are
@@ -430,7 +404,7 @@ Test(detr, an_official_pth_is_the_same_model) {
   free(a.data);
   viv_unload(official);
   viv_unload(plain);
-  remove_pth(folder, PTH);
+  remove_changed(folder);
   viv_close(rt);
 }
 

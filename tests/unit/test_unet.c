@@ -1,5 +1,5 @@
 /* Slices to maps of classes: any size comes back at that size, and what does not fit is refused. */
-#include "changed_model.h"
+#include "changed.h"
 #include "pass_rt.h"
 
 #define MODEL "tests/goldens/daf-stack/full-png"

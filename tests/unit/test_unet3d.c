@@ -2,7 +2,7 @@
  * likeliest classes; what does not fit is refused. */
 #include <math.h>
 
-#include "changed_model.h"
+#include "changed.h"
 #include "pass_rt.h"
 
 #define SLIDING "tests/goldens/unet3d/sliding-window" /* DynUNet, 1 channel, 2 classes */

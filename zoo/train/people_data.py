@@ -366,10 +366,10 @@ class Person:
         k, f = self.scale, float(self.fat)
         r = math.sqrt(f)
         p, skin = self.p, plain(self.skin)
-        todo = []  # (depth, function)
+        limbs = []  # (depth, part, function, arguments)
 
         def add(z, what, fn, *a):
-            todo.append((z, what, fn, a))
+            limbs.append((z, what, fn, a))
         for s in (0, 1):
             sh, el, wr, hand = p[5 + s], p[7 + s], p[9 + s], p[19 + s]
             hip, kn, an, toe = p[11 + s], p[13 + s], p[15 + s], p[17 + s]
@@ -422,7 +422,7 @@ class Person:
             e = neck + back * 0.05 * k
             add(h[2], part(HAIR), c.capsule, h[:2], e[:2], self.head * 0.8 * k, self.head * 0.7 * k, plain(self.hair))
         add(p[21][2] + 0.02 * k, part(HEAD), self.draw_head, c)
-        for _, what, fn, a in sorted(todo, key=lambda t: t[0]):
+        for _, what, fn, a in sorted(limbs, key=lambda t: t[0]):
             if fn == self.draw_head:
                 fn(*a)
             else:
