@@ -23,6 +23,8 @@ typedef struct viv__golden_case {
   char *dir;   /* as given */
   char *model; /* what is opened: the folder itself, "model" or the weights' package */
   cJSON *meta;
+  cJSON *list;     /* the listed cases that meta.json's "cases" names; NULL: none */
+  char *list_path; /* their file */
   viv__safetensors *inputs, *outputs; /* NULL: the case has none */
   viv__golden_row *rows;
   size_t n_rows, n_failed;
@@ -46,6 +48,18 @@ viv__golden_row *viv__golden_add(viv__golden_case *c, const char *call, const ch
 void viv__golden_fail(viv__golden_case *c, viv__golden_row *row, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 bool viv__golden_has_calls(const viv__golden_case *c); /* any but "op" */
+
+/* golden_list.c: what the judges of listed cases share. An entry that differs has a row of its own,
+ * named NAME[index]; the whole list has one that says how many did. */
+enum { VIV__GOLDEN_LIST_LIMIT = 64 << 20 }; /* bytes of a file of listed cases */
+const cJSON *viv__golden_first_entry(const viv__golden_case *c); /* of "cases"; NULL: none */
+viv__golden_row *viv__golden_differ(viv__golden_case *c, const char *name, int index,
+                                    const char *format, ...) __attribute__((format(printf, 4, 5)));
+void viv__golden_tally(viv__golden_case *c, const char *name, int failed, int entries);
+/* A job of an entry: its tensors are kept in *got, which the caller frees. False: it failed, and
+ * said [size] tells why. */
+bool viv__golden_job(viv_model *model, const char *task, const cJSON *params,
+                     const viv_value *input, viv__tensor_list *got, char *said, size_t size);
 
 /* golden_run.c: all calls of an open case, in order. */
 void viv__golden_run(viv__golden_case *c, const viv__golden_options *o);
@@ -71,7 +85,7 @@ void viv__golden_compare(viv__golden_case *c, viv__golden_row *row, const viv_te
 
 /* golden_text.c: the listed texts that a tokenizer's case holds. Answers false when the list is of
  * another kind. */
-bool viv__golden_texts(viv__golden_case *c, viv_model *model);
+bool viv__golden_texts(viv__golden_case *c);
 
 /* golden_template.c: the listed chat templates of a case. Answers false when the list is of another
  * kind. */

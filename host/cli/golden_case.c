@@ -154,6 +154,15 @@ static void open_tensors(viv__golden_case *c, const char *name, viv__safetensors
   viv__free(path);
 }
 
+static void open_list(viv__golden_case *c) {
+  viv_error error = VIV_ERROR_INIT;
+  if (!*text_of(c->meta, "cases")) return;
+  c->list_path = viv__need(viv__path_join(c->dir, text_of(c->meta, "cases")));
+  c->list = viv__parse_json_file(c->list_path, VIV__GOLDEN_LIST_LIMIT, &error);
+  if (!c->list)
+    viv__golden_refuse(c, VIV__GOLDEN_FAILED, "listed cases: %s (%s)", error.message, error.where);
+}
+
 void viv__golden_open(const char *dir, viv__golden_case *c) {
   memset(c, 0, sizeof *c);
   c->dir = viv__need(viv__strdup(dir));
@@ -174,6 +183,7 @@ void viv__golden_open(const char *dir, viv__golden_case *c) {
   }
   open_tensors(c, "inputs.safetensors", &c->inputs);
   open_tensors(c, "outputs.safetensors", &c->outputs);
+  open_list(c);
   if (c->state == VIV__GOLDEN_OK && (viv__golden_has_calls(c) || *text_of(c->meta, "model")))
     find_model(c);
   else if (c->state == VIV__GOLDEN_OK)
@@ -190,6 +200,8 @@ void viv__golden_close(viv__golden_case *c) {
   if (c->inputs) viv__safetensors_close(c->inputs);
   if (c->outputs) viv__safetensors_close(c->outputs);
   cJSON_Delete(c->meta);
+  cJSON_Delete(c->list);
+  viv__free(c->list_path);
   viv__free(c->dir);
   viv__free(c->model);
   viv__free(c->note);

@@ -363,26 +363,26 @@ void viv__golden_run(viv__golden_case *c, const viv__golden_options *o) {
   const cJSON *call;
   cJSON_ArrayForEach(call, cJSON_GetObjectItemCaseSensitive(c->meta, "calls")) c->n_ops +=
       !strcmp(text_of(call, "task"), "op");
-  const char *list = text_of(c->meta, "cases");
   bool calls = viv__golden_has_calls(c);
   if (o->dry_run) {
     run_calls(&r);
     return;
   }
-  if (!calls && !*list) {
+  if (!calls && !c->list) {
     viv__golden_refuse(c, VIV__GOLDEN_SKIPPED,
                        c->n_ops ? "operations: golden_ops runs them" : "the case has no calls");
     return;
   }
   if (calls && open_model(&r)) run_calls(&r);
-  if (*list && c->state != VIV__GOLDEN_FAILED) {
+  if (c->list && c->state != VIV__GOLDEN_FAILED) {
     bool judged = viv__golden_templates(c) || viv__golden_samplings(c) || viv__golden_grammars(c) ||
                   viv__golden_strategies(c, opened, &r) || viv__golden_segments(c, opened, &r) ||
-                  viv__golden_texts(c, r.model);
+                  viv__golden_texts(c);
     if (!judged && !calls)
-      viv__golden_refuse(c, VIV__GOLDEN_SKIPPED, "%s: cases not judged by this runner", list);
+      viv__golden_refuse(c, VIV__GOLDEN_SKIPPED, "%s: cases not judged by this runner",
+                         text_of(c->meta, "cases"));
     else if (!judged)
-      c->note = viv__textf("%s: cases not judged by this runner", list);
+      c->note = viv__textf("%s: cases not judged by this runner", text_of(c->meta, "cases"));
   }
   for (int i = 0; i < r.n_sessions; i++) viv_session_close(r.sessions[i].handle);
   if (r.model) viv_unload(r.model);

@@ -7,8 +7,6 @@
 #include "cli/golden.h"
 #include "tasks/sampler.h"
 
-enum { LIST_LIMIT = 64 << 20 };
-
 static const cJSON *member(const cJSON *o, const char *key) {
   return cJSON_GetObjectItemCaseSensitive(o, key);
 }
@@ -36,7 +34,6 @@ static int32_t run_entry(const cJSON *entry, int32_t vocab, float *probs, viv_er
 
 static void judge_entry(viv__golden_case *c, int index, const cJSON *entry, const viv_tensor *in,
                         const viv_tensor *want, double atol, double *worst, int *failed) {
-  char name[24];
   viv_error error = VIV_ERROR_INIT;
   const cJSON *at = member(entry, "logits_row"), *kept = member(entry, "kept");
   int32_t vocab = (int32_t)in->shape[1], n = 0, first = -1;
@@ -58,31 +55,29 @@ static void judge_entry(viv__golden_case *c, int index, const cJSON *entry, cons
   bool count = cJSON_IsNumber(kept) && n != kept->valueint;
   if (largest > *worst) *worst = largest;
   if (*error.message || first >= 0 || count) {
-    snprintf(name, sizeof name, "cases[%d]", index);
-    viv__golden_row *row = viv__golden_add(c, "(list)", name);
-    char *params = viv__need(cJSON_PrintUnformatted(member(entry, "params")));
+    char *params = viv__need(cJSON_PrintUnformatted(member(entry, "params"))), said[700];
+    if (*error.message)
+      snprintf(said, sizeof said, "%.400s (%.200s)", error.message, error.where);
+    else if (first >= 0)
+      snprintf(said, sizeof said, "probs[%d] expected %g got %g", first, golden[first], p[first]);
+    else
+      snprintf(said, sizeof said, "expected %d tokens kept, got %d", kept->valueint, n);
+    viv__golden_row *row = viv__golden_differ(c, "cases", index, "%.200s: %s", params, said);
+    row->exact = false;
     row->atol = atol;
     row->max_err = largest;
     (*failed)++;
-    if (*error.message)
-      viv__golden_fail(c, row, "%.200s: %s (%s)", params, error.message, error.where);
-    else if (first >= 0)
-      viv__golden_fail(c, row, "%.200s: probs[%d] expected %g got %g", params, first, golden[first],
-                       p[first]);
-    else
-      viv__golden_fail(c, row, "%.200s: expected %d tokens kept, got %d", params, kept->valueint,
-                       n);
     cJSON_free(params);
   }
   viv__free(p);
 }
 
-static void judge_all(viv__golden_case *c, const cJSON *cases, const viv_tensor *in,
-                      const viv_tensor *want) {
+static void judge_all(viv__golden_case *c, const viv_tensor *in, const viv_tensor *want) {
   const cJSON *entry, *atol = member(member(member(c->meta, "tensors"), "probs"), "atol");
   double worst = 0, limit = cJSON_IsNumber(atol) ? atol->valuedouble : 1e-5;
   int index = 0, failed = 0;
-  cJSON_ArrayForEach(entry, cases) judge_entry(c, index++, entry, in, want, limit, &worst, &failed);
+  cJSON_ArrayForEach(entry, member(c->list, "cases"))
+      judge_entry(c, index++, entry, in, want, limit, &worst, &failed);
   viv__golden_row *row = viv__golden_add(c, "(list)", "probs");
   row->atol = limit;
   row->max_err = worst;
@@ -90,11 +85,7 @@ static void judge_all(viv__golden_case *c, const cJSON *cases, const viv_tensor 
 }
 
 bool viv__golden_samplings(viv__golden_case *c) {
-  const cJSON *list = member(c->meta, "cases");
-  char *path = viv__need(viv__path_join(c->dir, cJSON_IsString(list) ? list->valuestring : "."));
-  cJSON *doc = viv__parse_json_file(path, LIST_LIMIT, NULL);
-  const cJSON *cases = member(doc, "cases");
-  bool ours = cJSON_IsArray(cases) && cases->child && member(cases->child, "logits_row");
+  bool ours = member(viv__golden_first_entry(c), "logits_row") != NULL;
   viv_tensor in = {0}, want = {0};
   if (ours) {
     bool found = c->inputs && c->outputs &&
@@ -102,13 +93,11 @@ bool viv__golden_samplings(viv__golden_case *c) {
                  viv__safetensors_find(c->outputs, viv__str("probs"), &want) >= 0;
     if (!found || in.ndim != 2 || want.ndim != 2 || in.dtype != VIV_F32 || want.dtype != VIV_F32 ||
         want.shape[1] != in.shape[1] || in.shape[1] > INT32_MAX ||
-        want.shape[0] != cJSON_GetArraySize(cases))
+        want.shape[0] != cJSON_GetArraySize(member(c->list, "cases")))
       viv__golden_refuse(c, VIV__GOLDEN_FAILED,
                          "needs F32 inputs logits [rows, V] and outputs probs [cases, V]");
     else
-      judge_all(c, cases, &in, &want);
+      judge_all(c, &in, &want);
   }
-  viv__free(path);
-  cJSON_Delete(doc);
   return ours;
 }

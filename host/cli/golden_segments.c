@@ -7,14 +7,8 @@
 
 #include "cli/golden.h"
 
-enum { LIST_LIMIT = 64 << 20 };
-
 static const cJSON *member(const cJSON *o, const char *key) {
   return cJSON_GetObjectItemCaseSensitive(o, key);
-}
-
-static void on_event(void *context, const viv_event *e) {
-  if (e->kind == VIV_KIND_TENSOR) viv__tensors_add(context, e->name, e->tensor, false);
 }
 
 static double at(const viv_tensor *t, int64_t i) {
@@ -49,8 +43,7 @@ static bool differs(const cJSON *wanted, const viv_tensor *got, char *said, size
 
 static bool judge_entry(viv__golden_case *c, viv_model *model, int index, const cJSON *entry) {
   viv__tensor_list got = {0};
-  viv__outcome outcome = {.status = VIV_OK};
-  char name[32], said[400] = "";
+  char said[400] = "";
   const cJSON *probs = member(entry, "probs"), *number;
   viv_tensor x = viv__tensor_make(VIV_F64, 1, (int64_t[]){cJSON_GetArraySize(probs)});
   double *values = x.data;
@@ -62,25 +55,14 @@ static bool judge_entry(viv__golden_case *c, viv_model *model, int index, const 
                      .kind = VIV_KIND_TENSOR,
                      .name = viv__str("probabilities"),
                      .tensor = &x};
-  const viv_value *inputs[] = {&input};
-  int32_t status =
-      viv__job_run(model, "postprocess", params, inputs, 1, NULL, on_event, &got, &outcome);
-  bool bad = status < 0;
-  if (bad)
-    snprintf(said, sizeof said, "%.250s (%.100s)", outcome.error.message, outcome.error.where);
-  else
-    bad = differs(member(entry, "timestamps"), viv__tensors_find(&got, "timestamps"), said,
-                  sizeof said);
+  bool bad = !viv__golden_job(model, "postprocess", params, &input, &got, said, sizeof said) ||
+             differs(member(entry, "timestamps"), viv__tensors_find(&got, "timestamps"), said,
+                     sizeof said);
   if (bad) {
     char *text = viv__need(cJSON_PrintUnformatted(params));
-    snprintf(name, sizeof name, "cases[%d]", index);
-    viv__golden_row *row = viv__golden_add(c, "(list)", name);
-    row->exact = true;
-    row->max_err = 1;
-    viv__golden_fail(c, row, "%.300s: %s", text, said);
+    viv__golden_differ(c, "cases", index, "%.300s: %s", text, said);
     cJSON_free(text);
   }
-  viv__outcome_free(&outcome);
   viv__tensors_free(&got);
   viv__tensor_drop(&x);
   cJSON_Delete(params);
@@ -88,10 +70,7 @@ static bool judge_entry(viv__golden_case *c, viv_model *model, int index, const 
 }
 
 bool viv__golden_segments(viv__golden_case *c, viv_model *(*open)(void *), void *context) {
-  const cJSON *list = member(c->meta, "cases"), *entry;
-  char *path = viv__need(viv__path_join(c->dir, cJSON_IsString(list) ? list->valuestring : "."));
-  cJSON *doc = viv__parse_json_file(path, LIST_LIMIT, NULL);
-  const cJSON *cases = member(doc, "cases"), *first = cJSON_IsArray(cases) ? cases->child : NULL;
+  const cJSON *first = viv__golden_first_entry(c), *entry;
   bool ours = cJSON_IsArray(member(first, "probs")) && cJSON_IsArray(member(first, "timestamps"));
   if (ours && !c->model)
     viv__golden_refuse(c, VIV__GOLDEN_FAILED,
@@ -101,13 +80,9 @@ bool viv__golden_segments(viv__golden_case *c, viv_model *(*open)(void *), void 
   viv_model *model = ours && c->model ? open(context) : NULL;
   if (model) {
     int index = 0, failed = 0;
-    cJSON_ArrayForEach(entry, cases) failed += !judge_entry(c, model, index++, entry);
-    viv__golden_row *row = viv__golden_add(c, "(list)", "timestamps");
-    row->exact = true;
-    row->max_err = failed;
-    if (failed) viv__golden_fail(c, row, "%d of %d entries differ", failed, index);
+    cJSON_ArrayForEach(entry, member(c->list, "cases")) failed +=
+        !judge_entry(c, model, index++, entry);
+    viv__golden_tally(c, "timestamps", failed, index);
   }
-  viv__free(path);
-  cJSON_Delete(doc);
   return ours;
 }

@@ -6,8 +6,6 @@
 
 #include "cli/golden.h"
 
-enum { LIST_LIMIT = 64 << 20 };
-
 struct judge {
   viv__golden_case *c;
   viv_model *model;
@@ -16,10 +14,6 @@ struct judge {
 
 static const cJSON *member(const cJSON *o, const char *key) {
   return cJSON_GetObjectItemCaseSensitive(o, key);
-}
-
-static void on_event(void *context, const viv_event *e) {
-  if (e->kind == VIV_KIND_TENSOR) viv__tensors_add(context, e->name, e->tensor, false);
 }
 
 /* The entry's parameters over the defaults. Behind an end of the entry's own the first end token is
@@ -91,7 +85,6 @@ static bool differs(const cJSON *wanted, const viv_tensor *got, char *said, size
 
 static void judge_entry(struct judge *j, int index, const cJSON *entry) {
   viv__tensor_list got = {0};
-  viv__outcome outcome = {.status = VIV_OK};
   char name[32], said[400] = "";
   cJSON *params = params_of(j, entry);
   viv_tensor ids = prompt_of(entry), want = {0};
@@ -99,16 +92,10 @@ static void judge_entry(struct judge *j, int index, const cJSON *entry) {
                      .kind = VIV_KIND_TENSOR,
                      .name = viv__str("input_ids"),
                      .tensor = &ids};
-  const viv_value *inputs[] = {&input};
-  int32_t status =
-      viv__job_run(j->model, "generate", params, inputs, 1, NULL, on_event, &got, &outcome);
+  bool bad =
+      !viv__golden_job(j->model, "generate", params, &input, &got, said, sizeof said) ||
+      differs(member(entry, "sequences"), viv__tensors_find(&got, "sequences"), said, sizeof said);
   snprintf(name, sizeof name, "scores.%d", index);
-  bool bad = status < 0;
-  if (bad)
-    snprintf(said, sizeof said, "%.250s (%.100s)", outcome.error.message, outcome.error.where);
-  else
-    bad = differs(member(entry, "sequences"), viv__tensors_find(&got, "sequences"), said,
-                  sizeof said);
   const viv_tensor *scores = viv__tensors_find(&got, "sequences_scores");
   if (!bad && j->c->outputs && viv__safetensors_find(j->c->outputs, viv__str(name), &want) >= 0) {
     /* Scores are of beams: a single one is not scored. */
@@ -121,37 +108,23 @@ static void judge_entry(struct judge *j, int index, const cJSON *entry) {
   }
   if (bad) {
     char *text = viv__need(cJSON_PrintUnformatted(member(entry, "params")));
-    snprintf(name, sizeof name, "cases[%d]", index);
-    viv__golden_row *row = viv__golden_add(j->c, "(list)", name);
-    row->exact = true;
-    row->max_err = 1;
-    viv__golden_fail(j->c, row, "%.200s: %s", text, said);
+    viv__golden_differ(j->c, "cases", index, "%.200s: %s", text, said);
     cJSON_free(text);
     j->failed++;
   }
-  viv__outcome_free(&outcome);
   viv__tensors_free(&got);
   viv__tensor_drop(&ids);
   cJSON_Delete(params);
 }
 
 bool viv__golden_strategies(viv__golden_case *c, viv_model *(*open)(void *), void *context) {
-  const cJSON *list = member(c->meta, "cases"), *entry;
-  char *path = viv__need(viv__path_join(c->dir, cJSON_IsString(list) ? list->valuestring : "."));
-  cJSON *doc = viv__parse_json_file(path, LIST_LIMIT, NULL);
-  const cJSON *cases = member(doc, "cases");
-  bool ours = cJSON_IsArray(cases) && cases->child && member(cases->child, "prompt") &&
-              member(cases->child, "sequences");
+  const cJSON *first = viv__golden_first_entry(c), *entry;
+  bool ours = member(first, "prompt") && member(first, "sequences");
   struct judge j = {.c = c};
   if (ours && (j.model = open(context))) {
     int index = 0;
-    cJSON_ArrayForEach(entry, cases) judge_entry(&j, index++, entry);
-    viv__golden_row *row = viv__golden_add(c, "(list)", "sequences");
-    row->exact = true;
-    row->max_err = j.failed;
-    if (j.failed) viv__golden_fail(c, row, "%d of %d entries differ", j.failed, index);
+    cJSON_ArrayForEach(entry, member(c->list, "cases")) judge_entry(&j, index++, entry);
+    viv__golden_tally(c, "sequences", j.failed, index);
   }
-  viv__free(path);
-  cJSON_Delete(doc);
   return ours;
 }

@@ -8,8 +8,6 @@
 #include "cli/golden.h"
 #include "template/template.h"
 
-enum { LIST_LIMIT = 64 << 20 };
-
 struct judge {
   viv__golden_case *c;
   viv__exact *exact;
@@ -36,11 +34,6 @@ static int64_t clock_of(const cJSON *o, int64_t fallback) {
 }
 
 static void differ(struct judge *j, int index, const char *expected, const char *got) {
-  char name[24];
-  snprintf(name, sizeof name, "cases[%d]", index);
-  viv__golden_row *row = viv__golden_add(j->c, "(list)", name);
-  row->exact = true;
-  row->max_err = 1;
   size_t same = 0; /* the part that tells them apart is shown */
   while (expected[same] && expected[same] == got[same]) same++;
   size_t from = same > 40 ? same - 40 : 0;
@@ -48,8 +41,8 @@ static void differ(struct judge *j, int index, const char *expected, const char 
   cJSON *want = viv__need(cJSON_CreateString(expected + from)),
         *have = viv__need(cJSON_CreateString(got + from));
   char *a = viv__need(cJSON_PrintUnformatted(want)), *b = viv__need(cJSON_PrintUnformatted(have));
-  viv__golden_fail(j->c, row, "at byte %zu: expected %s%.300s got %.300s", same, from ? "..." : "",
-                   a, b);
+  viv__golden_differ(j->c, "cases", index, "at byte %zu: expected %s%.300s got %.300s", same,
+                     from ? "..." : "", a, b);
   cJSON_free(a);
   cJSON_free(b);
   cJSON_Delete(want);
@@ -164,8 +157,9 @@ static bool open_shared(struct judge *j, const char *name) {
   viv_error error = VIV_ERROR_INIT;
   char *path = viv__need(viv__path_join(j->c->dir, name)), *text = NULL;
   size_t len = 0;
-  int32_t status = strchr(name, '/') ? VIV_FAIL(&error, VIV_BAD_INPUT, name, "is not in the case")
-                                     : viv__read_file(path, LIST_LIMIT, &text, &len, &error);
+  int32_t status = strchr(name, '/')
+                       ? VIV_FAIL(&error, VIV_BAD_INPUT, name, "is not in the case")
+                       : viv__read_file(path, VIV__GOLDEN_LIST_LIMIT, &text, &len, &error);
   if (status >= 0) status = viv__template_open((viv_str){text, len}, name, &j->shared, &error);
   if (status < 0)
     viv__golden_refuse(j->c, VIV__GOLDEN_FAILED, "%s: %s", error.where, error.message);
@@ -174,40 +168,33 @@ static bool open_shared(struct judge *j, const char *name) {
   return status >= 0;
 }
 
-static void judge_all(struct judge *j, const cJSON *doc) {
+static void judge_all(struct judge *j) {
   const cJSON *entry;
   int index = 0, held = 0;
-  const char *name = text_of(doc, "template");
+  const char *name = text_of(j->c->list, "template");
   if (name && !open_shared(j, name)) return;
-  cJSON_ArrayForEach(entry, member(doc, "cases")) held += judge_entry(j, index++, entry);
-  viv__golden_row *row = viv__golden_add(j->c, "(list)", "cases");
-  row->exact = true;
-  row->max_err = index - held;
-  if (held < index) viv__golden_fail(j->c, row, "%d of %d entries differ", index - held, index);
+  cJSON_ArrayForEach(entry, member(j->c->list, "cases")) held += judge_entry(j, index++, entry);
+  viv__golden_tally(j->c, "cases", index - held, index);
 }
 
 bool viv__golden_templates(viv__golden_case *c) {
-  char *path = viv__need(viv__path_join(c->dir, text_of(c->meta, "cases"))), *text = NULL;
+  const cJSON *first = viv__golden_first_entry(c);
+  char *text = NULL;
   size_t len = 0;
   viv_error error = VIV_ERROR_INIT;
-  cJSON *doc = viv__parse_json_file(path, LIST_LIMIT, &error);
-  const cJSON *cases = member(doc, "cases");
-  bool ours = cJSON_IsArray(cases) && cases->child &&
-              ((text_of(doc, "template") && member(cases->child, "messages")) ||
-               text_of(cases->child, "template"));
+  bool ours =
+      (text_of(c->list, "template") && member(first, "messages")) || text_of(first, "template");
   struct judge j = {.c = c, .now = clock_of(member(c->meta, "run"), -1)};
   if (ours) {
-    int32_t status = viv__read_file(path, LIST_LIMIT, &text, &len, &error);
+    int32_t status = viv__read_file(c->list_path, VIV__GOLDEN_LIST_LIMIT, &text, &len, &error);
     if (status >= 0) status = viv__exact_open((viv_str){text, len}, "cases.json", &j.exact, &error);
     if (status < 0)
       viv__golden_refuse(c, VIV__GOLDEN_FAILED, "%s: %s", error.where, error.message);
     else
-      judge_all(&j, doc);
+      judge_all(&j);
   }
   viv__template_close(j.shared);
   viv__exact_close(j.exact);
   viv__free(text);
-  viv__free(path);
-  cJSON_Delete(doc);
   return ours;
 }

@@ -12,8 +12,6 @@
 #include "cli/golden.h"
 #include "text/text.h"
 
-enum { LIST_LIMIT = 64 << 20 };
-
 struct listed {
   viv__golden_case *c;
   viv__tokenizer *t;
@@ -32,13 +30,8 @@ static const char *text_of(const cJSON *o, const char *key) {
 }
 
 static void differ(struct listed *l, const char *what, const char *ours, const char *golden) {
-  char name[64];
-  snprintf(name, sizeof name, "%s[%d]", l->key, l->index);
-  viv__golden_row *row = viv__golden_add(l->c, "(list)", name);
-  row->exact = true;
-  row->max_err = 1;
-  viv__golden_fail(l->c, row, "%s of \"%.160s\": expected %.400s, got %.400s", what, l->text,
-                   golden, ours);
+  viv__golden_differ(l->c, l->key, l->index, "%s of \"%.160s\": expected %.400s, got %.400s", what,
+                     l->text, golden, ours);
 }
 
 /* Compares a list that is being made with a golden one; both are freed but for
@@ -401,7 +394,7 @@ static void entry_hex(struct listed *l, const cJSON *entry) {
   viv__text_pair pair = {.text = {text, bytes}};
   viv__encode_options options = options_of(entry);
   viv__encodings made = {0};
-  int32_t status = viv__read_file(path, LIST_LIMIT, &json, &len, &error);
+  int32_t status = viv__read_file(path, VIV__GOLDEN_LIST_LIMIT, &json, &len, &error);
   l->text = text_of(entry, "text_hex");
   if (status >= 0)
     status = viv__tokenizer_open((viv_str){json, len}, (viv_str){NULL, 0}, &l->t, &error);
@@ -426,9 +419,8 @@ static void entry_hex(struct listed *l, const cJSON *entry) {
 
 /* ---- lists ---- */
 
-static void walk(struct listed *l, const cJSON *doc, const char *key,
-                 void (*check)(struct listed *, const cJSON *)) {
-  const cJSON *list = get(doc, key), *entry;
+static void walk(struct listed *l, const char *key, void (*check)(struct listed *, const cJSON *)) {
+  const cJSON *list = get(l->c->list, key), *entry;
   if (!cJSON_IsArray(list)) return;
   viv__golden_add(l->c, "(list)", key)->exact = true;
   l->key = key;
@@ -441,8 +433,7 @@ static void walk(struct listed *l, const cJSON *doc, const char *key,
 
 /* The check of a component's entries, which need no tokenizer.json beside them,
  * or NULL. */
-static void (*component_check(const cJSON *cases))(struct listed *, const cJSON *) {
-  const cJSON *first = cJSON_IsArray(cases) ? cases->child : NULL;
+static void (*component_check(const cJSON *first))(struct listed *, const cJSON *) {
   if (!first) return NULL;
   if (get(first, "tokenizer_json")) return entry_file;
   if (text_of(first, "text_hex") && text_of(first, "tokenizer")) return entry_hex;
@@ -450,33 +441,26 @@ static void (*component_check(const cJSON *cases))(struct listed *, const cJSON 
   return component && get(first, "io") ? entry_component : NULL;
 }
 
-bool viv__golden_texts(viv__golden_case *c, viv_model *model) {
-  (void)model;
+bool viv__golden_texts(viv__golden_case *c) {
   const char *dir = c->model ? c->model : c->dir;
-  char *path = viv__need(viv__path_join(c->dir, text_of(c->meta, "cases")));
+  const cJSON *first = viv__golden_first_entry(c);
   viv_error error = VIV_ERROR_INIT;
-  cJSON *doc = viv__parse_json_file(path, LIST_LIMIT, &error);
-  const cJSON *cases = get(doc, "cases");
   struct listed l = {.c = c};
-  void (*component)(struct listed *, const cJSON *) = component_check(cases);
-  bool known = component || get(doc, "encode") ||
-               (cJSON_IsArray(cases) && cases->child && text_of(cases->child, "text") &&
-                get(cases->child, "ids"));
-  viv__free(path);
+  void (*component)(struct listed *, const cJSON *) = component_check(first);
+  bool known = component || get(c->list, "encode") || (text_of(first, "text") && get(first, "ids"));
   if (component) {
-    walk(&l, doc, "cases", component);
+    walk(&l, "cases", component);
   } else if (known && viv__tokenizer_open_folder(dir, &l.t, &error) < 0) {
     viv__golden_refuse(c, VIV__GOLDEN_FAILED, "tokenizer: %s (%s)", error.message, error.where);
   } else if (known) {
-    walk(&l, doc, "encode", entry_encode);
-    walk(&l, doc, "special", entry_encode);
-    walk(&l, doc, "stream", entry_encode);
-    walk(&l, doc, "cases", entry_encode);
-    walk(&l, doc, "pairs", entry_pair);
-    walk(&l, doc, "decode", entry_decode);
-    walk(&l, doc, "truncation_padding", entry_batch);
+    walk(&l, "encode", entry_encode);
+    walk(&l, "special", entry_encode);
+    walk(&l, "stream", entry_encode);
+    walk(&l, "cases", entry_encode);
+    walk(&l, "pairs", entry_pair);
+    walk(&l, "decode", entry_decode);
+    walk(&l, "truncation_padding", entry_batch);
     viv__tokenizer_close(l.t);
   }
-  cJSON_Delete(doc);
   return known;
 }
