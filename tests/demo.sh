@@ -1,7 +1,7 @@
 #!/bin/sh
 # Three questions for the reasoner, whose steps stream as they are made; then people in a picture: a
 # detector finds them, a pose network says how they stand; then where somebody speaks in a recording
-# (synthesised English, tests/goldens/silero-vad).
+# (synthesised English, tests/goldens/silero-vad), and what a codec of 3 kbit/s leaves of it.
 set -eu
 build=$1
 viv=$build/viv
@@ -20,6 +20,15 @@ printf '\n> Who is in %s, and how do they stand?\n' "$photo"
 printf '%s, drawn: %s\n' "$build/demo/people.jpg" "$build/demo/people-drawn.png"
 
 speech=tests/goldens/silero-vad/speech-en-jit/audio.wav
+cp "$speech" "$build/demo/speech.wav"
 printf '\n> Who speaks when in %s?\n' "$speech"
 "$viv" run zoo/models/silero-vad "$speech" --draw "$build/demo/speech.png"
 printf 'drawn: %s\n' "$build/demo/speech.png"
+
+codec=zoo/models/speech-codec
+printf '\n> How does it sound after 3 kbit/s?\n'
+"$viv" encode "$codec" "$speech" -o "$build/demo/speech.vtok" --bitrate 3
+"$viv" decode "$codec" "$build/demo/speech.vtok" -o "$build/demo/speech-decoded.wav"
+"$viv" run --task encode -p n_quantizers=6 "$codec" "$speech" --draw "$build/demo/codes.png" >/dev/null
+printf '%s, decoded: %s, the codes drawn: %s\n' "$build/demo/speech.wav" "$build/demo/speech-decoded.wav" \
+  "$build/demo/codes.png"
