@@ -16,17 +16,30 @@ trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$tmp"' EXIT
 mkdir "$tmp/good"
 echo '{"model_type": "test-good"}' >"$tmp/good/config.json"
 
-# conforms NAME PROGRAM [SOCKET]: the program prints its own lines.
+# conforms NAME PROGRAM [SOCKET]: the program prints its own lines; those that begin with # are the same everywhere.
 conforms() {
-  timeout 120 $2 "$stories" "$tmp/good" "$tmp" $3 2>"$tmp/err"
-  check "$1: nothing fails" test $? -eq 0
+  timeout 120 $2 "$stories" "$tmp/good" "$tmp" $3 >"$tmp/list" 2>"$tmp/err"
+  code=$?
+  grep -v '^# ' "$tmp/list"
+  check "$1: nothing fails" test $code -eq 0
   [ ! -s "$tmp/err" ] || sed 's/^/#   /' "$tmp/err"
+  grep '^# ' "$tmp/list" >"$tmp/texts"
+  [ -s "$tmp/texts.c" ] || cp "$tmp/texts" "$tmp/texts.c"
+  check "$1: what is said and how failures read are C's to the letter" diff "$tmp/texts.c" "$tmp/texts"
 }
 check "the Rust crates and the Go package build" sh tests/languages/build.sh "$build"
 LD_LIBRARY_PATH=$build
 export LD_LIBRARY_PATH
 python="python3 tests/languages/conformance.py" lua="luajit tests/languages/conformance.lua"
 rust=$build/rust/release/examples go=$build/go
+# The python for what needs Debian's packages.
+arrays=
+for p in python3 /usr/bin/python3; do
+  [ -n "$arrays" ] || ! $p -c "import numpy, setuptools, wheel, mypy" 2>/dev/null || arrays=$p
+done
+check "NumPy, setuptools, wheel and mypy are there (./setup check installs them)" test -n "$arrays"
+check "an sdist, a wheel, crates, a rock and a module, built and used" \
+  sh tests/languages/packages.sh "$build" "$stories" "$arrays"
 picture="zoo/models/people-detector tests/data/people/0005.jpg"
 # examples LANGUAGE GENERATE TOKENS DETECT
 examples() {
@@ -41,8 +54,10 @@ examples() {
 conforms C "$build/tests/conformance_c"
 conforms Python "$python"
 conforms LuaJIT "$lua"
-conforms Rust "$rust/conformance"
+conforms Rust "$build/rust/release/conformance"
 conforms Go "$go/conformance"
+timeout 120 $arrays tests/languages/dlpack.py "$tmp/good"
+check "DLPack: nothing fails" test $? -eq 0
 examples Python "python3 abi/python/examples/generate.py" "python3 abi/python/examples/tokens.py" \
   "python3 abi/python/examples/detect.py"
 examples LuaJIT "luajit abi/lua/examples/generate.lua" "luajit abi/lua/examples/tokens.lua" \
@@ -58,8 +73,10 @@ for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
 done
 conforms "C through the daemon" "$build/tests/conformance_c" "$VIV_SOCKET"
 conforms "Python through the daemon" "$python" "$VIV_SOCKET"
+timeout 120 $arrays tests/languages/dlpack.py "$tmp/good" "$VIV_SOCKET"
+check "DLPack through the daemon: nothing fails" test $? -eq 0
 conforms "LuaJIT through the daemon" "$lua" "$VIV_SOCKET"
-conforms "Rust through the daemon" "$rust/conformance" "$VIV_SOCKET"
+conforms "Rust through the daemon" "$build/rust/release/conformance" "$VIV_SOCKET"
 conforms "Go through the daemon" "$go/conformance" "$VIV_SOCKET"
 for example in "python3 abi/python/examples/generate.py" "luajit abi/lua/examples/generate.lua" \
   "$rust/generate" "$go/generate"; do
