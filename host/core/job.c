@@ -278,7 +278,10 @@ static void append(viv_job *job, viv__event_node *node) {
   job->queued++;
   if (job->fd >= 0) {
     uint64_t one = 1;
-    if (write(job->fd, &one, sizeof one) < 0) errno = 0; /* already readable: nothing to add */
+    ssize_t n;
+    do n = write(job->fd, &one, sizeof one);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) errno = 0; /* already readable: nothing to add */
   }
   atomic_fetch_add_explicit(&job->bell, 1, memory_order_release);
   pthread_cond_signal(&job->readable);
@@ -491,8 +494,7 @@ int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
     credit = job->taken;
     job->taken = 0;
   }
-  if (spent && spent->room <= MOST_NODE &&
-      job->spare_bytes + spent->room <= MOST_SPARE) {
+  if (spent && spent->room <= MOST_NODE && job->spare_bytes + spent->room <= MOST_SPARE) {
     spent->next = job->spare;
     job->spare = spent;
     job->spare_bytes += spent->room;
