@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TICK_MS = 20, DRAIN_MOST_S = 30, FILES_MOST = 65536 };
+enum { TICK_MS = 20, DRAIN_MOST_S = 30 };
 
 /* ---- ending ---- */
 
@@ -107,6 +107,8 @@ static void on_tick(uv_timer_t *timer) {
 static void on_flush(uv_prepare_t *prepare) {
   peers_flush(prepare->data);
 }
+
+enum { FILES_MOST = 65536 };
 
 static void on_reserved(uv_poll_t *watch, int status, int events) {
   (void)watch;
