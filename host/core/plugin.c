@@ -185,7 +185,8 @@ static bool probe(viv_runtime *rt, const char *so_path, char *reason, size_t cap
   ssize_t n = 0;
   do n = ready > 0 ? read(fds[0], &answer, 1) : 0;
   while (n < 0 && errno == EINTR);
-  bool answered = n == 1 && answer == 'k';
+  bool answered =
+      n < 0 || (n == 1 && answer == 'k'); /* an answer that can't be read proves nothing */
   close(fds[0]);
   if (!answered && ready == 0) kill(child, SIGKILL);
   int status = 0;
