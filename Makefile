@@ -119,7 +119,7 @@ $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/libvivarium.a
 $(BUILD)/tests/nats_jobs: $(BUILD)/obj/tests/nats/nats_jobs.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(SAN) -o $@ $^ $(shell pkg-config --libs libnats)
+	$(Q)$(CC) $(SAN) -o $@ $^ $(shell pkg-config --libs libnats libcjson libmd)
 $(BUILD)/tests/faults.so: tests/faults/faults.c
 	@mkdir -p $(@D)
 	$(call say,LD,$@)

@@ -111,6 +111,16 @@ VIV_API int32_t viv_submit_text(viv_model *model, const char *text, const char *
  * ever, 0 does not wait. VIV_OK: *event is filled. VIV_WAIT: none came in time. VIV_DONE: the END
  * event was already given. */
 VIV_API int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event);
+/* The tensor of the event that was given last, without a copy, as DLPack's struct (dlpack.h): in the
+ * processor's memory, the caller's to read and write, and valid until the caller, or whom it was given
+ * to, calls its deleter, once and on any thread, even when job, model and runtime are gone. From a daemon
+ * it is shared memory, used for another result once it was let go. VIV_BAD_INPUT: the event has no
+ * tensor. VIV_NEVER: DLPack has no such dtype. */
+struct DLManagedTensor;
+VIV_API int32_t viv_keep_tensor(viv_job *job, struct DLManagedTensor **out, viv_error *error);
+/* One more view of a kept tensor, with a deleter of its own. */
+VIV_API int32_t viv_share_tensor(const struct DLManagedTensor *kept, struct DLManagedTensor **out,
+                                 viv_error *error);
 /* Readable while events wait. Owned by the job; -1 when the system has no descriptors left. */
 VIV_API int viv_job_fd(viv_job *job);
 /* Takes effect at the job's next poll; the END event says CANCELLED. */

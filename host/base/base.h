@@ -110,6 +110,9 @@ void viv__logf(const viv__log *log, int32_t level, const char *format, ...)
 
 /* ---- files ---- */
 
+/* Whether an errno tells what the machine lacks now (memory, descriptors, a disk that answers) and not what is
+ * wrong with the file: the same call may work later. */
+bool viv__is_short(int why);
 /* Reads a whole file of at most limit bytes into memory that viv__free frees; terminated. */
 int32_t viv__read_file(const char *path, size_t limit, char **out, size_t *len, viv_error *error);
 /* Writes to a temporary name in the same folder, then renames. */

@@ -2,6 +2,7 @@
 #include "base/base.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <string.h>
 
 enum { MAX_DEPTH = 64 };
@@ -41,7 +42,11 @@ int32_t viv__json_parse(const char *text, size_t len, const char *name, viv_json
     return VIV_FAIL(error, VIV_BAD_INPUT, name, "JSON holds a NUL byte at byte %ld",
                     (long)(nul - text));
   const char *end = text;
+  errno = 0;
   cJSON *doc = cJSON_ParseWithLengthOpts(text, len, &end, 0);
+  /* cJSON says the same of bad text and of no memory; malloc does not. */
+  if (!doc && errno == ENOMEM)
+    return VIV_FAIL(error, VIV_NOT_NOW, name, "no memory for %zu bytes of JSON", len);
   if (!doc)
     return VIV_FAIL(error, VIV_BAD_INPUT, name, "not valid JSON near byte %ld of %zu",
                     (long)(end ? end - text : 0), len);

@@ -222,12 +222,19 @@ void viv__logf(const viv__log *log, int32_t level, const char *format, ...) {
 
 /* ---- files ---- */
 
+bool viv__is_short(int why) {
+  return why == ENOMEM || why == EMFILE || why == ENFILE || why == EIO;
+}
+
 int32_t viv__read_file(const char *path, size_t limit, char **out, size_t *len, viv_error *error) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   struct stat st;
   if (fd < 0)
-    return VIV_FAIL(error, errno == ENOENT ? VIV_NEVER : VIV_BAD_INPUT, path, "can't open: %s",
-                    strerror(errno));
+    return VIV_FAIL(error,
+                    errno == ENOENT        ? VIV_NEVER
+                    : viv__is_short(errno) ? VIV_NOT_NOW
+                                           : VIV_BAD_INPUT,
+                    path, "can't open: %s", strerror(errno));
   if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
     close(fd);
     return VIV_FAIL(error, VIV_BAD_INPUT, path, "not a regular file");
@@ -239,14 +246,20 @@ int32_t viv__read_file(const char *path, size_t limit, char **out, size_t *len, 
   }
   size_t cap = (size_t)st.st_size, got = 0;
   char *data = viv__malloc(cap + 1);
+  int why = 0;
   while (data && got < cap) {
     ssize_t n = read(fd, data + got, cap - got);
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0) why = errno;
     if (n <= 0) break;
     got += (size_t)n;
   }
   close(fd);
   if (!data) return VIV_FAIL(error, VIV_NOT_NOW, path, "no memory for %zu bytes", cap);
+  if (why) {
+    viv__free(data);
+    return VIV_FAIL(error, VIV_NOT_NOW, path, "can't be read: %s", strerror(why));
+  }
   if (got < cap) {
     viv__free(data);
     return VIV_FAIL(error, VIV_BAD_INPUT, path, "ends after %zu of %zu bytes", got, cap);
@@ -308,7 +321,9 @@ void viv__hash_bytes(const void *data, size_t len, char out[65]) {
 
 int32_t viv__hash_file(const char *path, char out[65], viv_error *error) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return VIV_FAIL(error, VIV_BAD_INPUT, path, "can't open: %s", strerror(errno));
+  if (fd < 0)
+    return VIV_FAIL(error, viv__is_short(errno) ? VIV_NOT_NOW : VIV_BAD_INPUT, path,
+                    "can't open: %s", strerror(errno));
   SHA2_CTX ctx;
   SHA256Init(&ctx);
   static const size_t CHUNK = 1 << 16;
@@ -320,7 +335,9 @@ int32_t viv__hash_file(const char *path, char out[65], viv_error *error) {
   close(fd);
   viv__free(chunk);
   if (!chunk) return VIV_FAIL(error, VIV_NOT_NOW, path, "no memory");
-  if (n < 0) return VIV_FAIL(error, VIV_BAD_INPUT, path, "can't read: %s", strerror(why));
+  if (n < 0)
+    return VIV_FAIL(error, viv__is_short(why) ? VIV_NOT_NOW : VIV_BAD_INPUT, path, "can't read: %s",
+                    strerror(why));
   uint8_t digest[SHA256_DIGEST_LENGTH];
   SHA256Final(digest, &ctx);
   hex(digest, out);

@@ -754,8 +754,7 @@ const viv_json *viv__checkpoint_file(const viv_checkpoint *c, viv_str name) {
   pthread_mutex_lock(&c->side->lock);
   int32_t status = side_get(c, name, &f, NULL);
   if (status >= 0 && !f->parsed) {
-    viv__json_parse(f->text, f->len, f->name, &f->document, NULL);
-    f->parsed = true;
+    f->parsed = viv__json_parse(f->text, f->len, f->name, &f->document, NULL) != VIV_NOT_NOW;
   }
   pthread_mutex_unlock(&c->side->lock);
   return status < 0 ? NULL : f->document;

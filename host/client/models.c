@@ -12,7 +12,7 @@
 
 static int32_t absolute(const char *path, char out[PATH_MAX], viv_error *error) {
   if (realpath(path, out)) return VIV_OK;
-  return VIV_FAIL(error, VIV_NEVER, path, "no such model directory or file: %s", strerror(errno));
+  return VIV_FAIL(error, VIV_NEVER, path, "no model here: %s", strerror(errno));
 }
 
 static int32_t failed_text(viv__buf *b, viv_error *error) {

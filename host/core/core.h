@@ -104,9 +104,13 @@ typedef struct viv__event_node {
   size_t room;                  /* bytes of the block that the node begins */
   void (*release)(void *owner); /* NULL, or: the bytes are lent, and are to be given back */
   void *owner;
+  atomic_int holds; /* the job's and those of kept tensors; the last one frees the block */
   viv_event event;
   viv_tensor tensor;
 } viv__event_node;
+
+/* One hold less on a block of events; true: nobody holds it, and what was lent has been given back. */
+bool viv__event_let_go(viv__event_node *node);
 
 enum viv__stop { VIV__RUN = 0, VIV__CANCEL = 1, VIV__LATE = 2 };
 

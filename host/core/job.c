@@ -188,19 +188,22 @@ void viv__job_ref(viv_job *job) {
   atomic_fetch_add(&job->refs, 1);
 }
 
-/* What was lent to the event goes back. */
-static void give_back(viv__event_node *node) {
+bool viv__event_let_go(viv__event_node *node) {
+  if (atomic_fetch_sub(&node->holds, 1) != 1) return false;
   if (node->release) node->release(node->owner);
   node->release = NULL;
+  return true;
+}
+
+static void free_event(viv_job *job, viv__event_node *node) {
+  if (node && node != &job->end && viv__event_let_go(node)) viv__free(node);
 }
 
 static void free_events(viv_job *job) {
-  if (job->current) give_back(job->current);
-  if (job->current && job->current != &job->end) viv__free(job->current);
+  free_event(job, job->current);
   for (viv__event_node *n = job->head, *next; n; n = next) {
     next = n->next;
-    give_back(n);
-    if (n != &job->end) viv__free(n);
+    free_event(job, n);
   }
   for (viv__event_node *n = job->spare, *next; n; n = next) {
     next = n->next;
@@ -275,7 +278,10 @@ static void append(viv_job *job, viv__event_node *node) {
   job->queued++;
   if (job->fd >= 0) {
     uint64_t one = 1;
-    if (write(job->fd, &one, sizeof one) < 0) errno = 0; /* already readable: nothing to add */
+    ssize_t n;
+    do n = write(job->fd, &one, sizeof one);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) errno = 0; /* already readable: nothing to add */
   }
   atomic_fetch_add_explicit(&job->bell, 1, memory_order_release);
   pthread_cond_signal(&job->readable);
@@ -298,6 +304,7 @@ static viv__event_node *take_node(viv_job *job, size_t bytes) {
   if (!node) return NULL;
   memset(node, 0, sizeof *node);
   node->room = room;
+  atomic_init(&node->holds, 1);
   return node;
 }
 
@@ -474,7 +481,7 @@ int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
   if (!job->head) job->tail = NULL;
   job->queued--;
   job->current = node;
-  if (spent) give_back(spent);
+  if (spent && !viv__event_let_go(spent)) spent = NULL; /* its tensor was kept */
   job->end_given = node == &job->end;
   if (job->fd >= 0 && !job->head && !job->end_given) {
     uint64_t drained;
@@ -487,15 +494,14 @@ int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
     credit = job->taken;
     job->taken = 0;
   }
-  if (spent && spent != &job->end && spent->room <= MOST_NODE &&
-      job->spare_bytes + spent->room <= MOST_SPARE) {
+  if (spent && spent->room <= MOST_NODE && job->spare_bytes + spent->room <= MOST_SPARE) {
     spent->next = job->spare;
     job->spare = spent;
     job->spare_bytes += spent->room;
     spent = NULL;
   }
   pthread_mutex_unlock(&job->lock);
-  if (spent && spent != &job->end) viv__free(spent);
+  viv__free(spent);
   *event = node->event;
   if (job->end_given) return VIV_OK;
   if (credit)

@@ -124,9 +124,9 @@ viv_model *viv__model_new(viv_runtime *rt) {
 static int32_t load_chat(viv_model *m, viv_str config, viv_error *error) {
   viv_str jinja;
   viv_error why = VIV_ERROR_INIT;
-  if (viv__checkpoint_read(m->checkpoint, "chat_template.jinja", &jinja, NULL) < 0)
-    jinja = (viv_str){NULL, 0};
-  int32_t status = viv__chat_open(config, jinja, &m->chat, &why);
+  int32_t status = viv__checkpoint_read(m->checkpoint, "chat_template.jinja", &jinja, &why);
+  if (status < 0) jinja = (viv_str){NULL, 0};
+  if (status != VIV_NOT_NOW) status = viv__chat_open(config, jinja, &m->chat, &why);
   if (status == VIV_NOT_NOW) {
     if (error && VIV_HAS(error, message)) *error = why;
     return status;
@@ -146,10 +146,10 @@ static int32_t read_checkpoint(void *checkpoint, const char *name, viv_str *byte
 static int32_t load_tokenizer(viv_model *m, viv_error *error) {
   viv_str config;
   viv_error why = VIV_ERROR_INIT;
-  if (viv__checkpoint_read(m->checkpoint, "tokenizer_config.json", &config, NULL) < 0)
-    config = (viv_str){NULL, 0};
-  int32_t status =
-      viv__tokenizer_open_files(read_checkpoint, m->checkpoint, config, &m->tokenizer, &why);
+  int32_t status = viv__checkpoint_read(m->checkpoint, "tokenizer_config.json", &config, &why);
+  if (status < 0) config = (viv_str){NULL, 0};
+  if (status != VIV_NOT_NOW)
+    status = viv__tokenizer_open_files(read_checkpoint, m->checkpoint, config, &m->tokenizer, &why);
   if (status == VIV_OK) return load_chat(m, config, error);
   if (status == VIV_NOT_NOW) {
     if (error && VIV_HAS(error, message)) *error = why;

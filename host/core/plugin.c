@@ -53,11 +53,12 @@ static void cache_write(viv_runtime *rt) {
   viv__free(path);
 }
 
-/* SHA-256 of a file, from the cache while its stamp is the same; empty when it can't be read. */
-static void cache_hash(viv_runtime *rt, const char *path, char hash[65]) {
+/* SHA-256 of a file, from the cache while its stamp is the same. */
+static int32_t cache_hash(viv_runtime *rt, const char *path, char hash[65], viv_error *error) {
   hash[0] = 0;
   struct stat st;
-  if (stat(path, &st)) return;
+  if (stat(path, &st))
+    return VIV_FAIL(error, VIV_NEVER, path, "can't be read: %s", strerror(errno));
   char stamp[96];
   snprintf(stamp, sizeof stamp, "%lld:%lld:%lld.%09ld", (long long)st.st_ino, (long long)st.st_size,
            (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
@@ -67,13 +68,11 @@ static void cache_hash(viv_runtime *rt, const char *path, char hash[65]) {
   const char *sha = viv__json_text(row, "sha256", "");
   if (!strcmp(viv__json_text(row, "stamp", ""), stamp) && strlen(sha) == 64) {
     memcpy(hash, sha, 65);
-    return;
+    return VIV_OK;
   }
-  if (viv__hash_file(path, hash, NULL) < 0) {
-    hash[0] = 0;
-    return;
-  }
-  if (!files) return;
+  int32_t status = viv__hash_file(path, hash, error);
+  if (status < 0) hash[0] = 0;
+  if (status < 0 || !files) return status;
   cJSON_DeleteItemFromObjectCaseSensitive(files, path);
   cJSON *fresh = cJSON_AddObjectToObject(files, path);
   if (fresh) {
@@ -81,6 +80,7 @@ static void cache_hash(viv_runtime *rt, const char *path, char hash[65]) {
     cJSON_AddStringToObject(fresh, "sha256", hash);
   }
   cache_write(rt); /* a rebuilt file of known content is hashed once, not at every start */
+  return VIV_OK;
 }
 
 /* 1: probed and good, -1: quarantined (reason is filled), 0: unknown. */
@@ -104,9 +104,11 @@ static void cache_store(viv_runtime *rt, const char *hash, bool good, const char
 
 /* dlopen and entry, with the checks that make a table safe to use. */
 static const viv_plugin *enter(viv_runtime *rt, const char *so_path, viv_error *error) {
+  errno = 0;
   void *handle = dlopen(so_path, RTLD_NOW | RTLD_LOCAL);
   if (!handle) {
-    VIV_FAIL(error, VIV_NEVER, so_path, "can't be loaded: %s", dlerror());
+    VIV_FAIL(error, viv__is_short(errno) ? VIV_NOT_NOW : VIV_NEVER, so_path, "can't be loaded: %s",
+             dlerror());
     return NULL;
   }
   void *symbol = dlsym(handle, "viv_plugin_entry");
@@ -150,7 +152,10 @@ static void probe_child(viv_runtime *rt, const char *so_path, int fd) {
   }
   /* A refusal is an answer, not a crash: the parent hears it again when it enters by itself. */
   const char ok = 'k';
-  if (write(fd, &ok, 1) < 0) _exit(3);
+  ssize_t n;
+  do n = write(fd, &ok, 1);
+  while (n < 0 && errno == EINTR);
+  if (n < 0) _exit(3);
   _exit(0);
 }
 
@@ -177,7 +182,11 @@ static bool probe(viv_runtime *rt, const char *so_path, char *reason, size_t cap
     ready = poll(&p, 1, now >= until ? 0 : (int)((until - now) / 1000000u) + 1);
   } while (ready < 0 && errno == EINTR);
   char answer = 0;
-  bool answered = ready > 0 && read(fds[0], &answer, 1) == 1 && answer == 'k';
+  ssize_t n = 0;
+  do n = ready > 0 ? read(fds[0], &answer, 1) : 0;
+  while (n < 0 && errno == EINTR);
+  bool answered =
+      n < 0 || (n == 1 && answer == 'k'); /* an answer that can't be read proves nothing */
   close(fds[0]);
   if (!answered && ready == 0) kill(child, SIGKILL);
   int status = 0;
@@ -220,7 +229,8 @@ static int32_t load(viv_runtime *rt, viv__plugin *p, viv_error *error) {
   int32_t status = check_owner(p->so_path, error);
   if (status < 0) return status;
   char hash[65], reason[256] = "";
-  cache_hash(rt, p->so_path, hash);
+  status = cache_hash(rt, p->so_path, hash, error);
+  if (status == VIV_NOT_NOW) return status;
   /* A manifest may be signed with the hash of the object that it was made for. */
   const char *signature = viv__json_text(p->manifest, "sha256", "");
   if (*signature && strcmp(signature, hash))
@@ -262,7 +272,9 @@ int32_t viv__plugin_load(viv_runtime *rt, viv__plugin *p, viv_error *error) {
   int32_t role = viv__thread_role(VIV_THREAD_SCAN);
   int32_t status = load(rt, p, &why);
   viv__thread_role(role);
-  if (status < 0) {
+  if (status == VIV_NOT_NOW) { /* the next one may have more luck */
+    if (error && VIV_HAS(error, message)) *error = why;
+  } else if (status < 0) {
     p->state = VIV__REFUSED;
     p->reason = viv__strdup(why.message);
     viv__logf(&rt->log, VIV_LOG_WARN, "plugin %s refused: %s", p->so_path, why.message);

@@ -77,8 +77,14 @@ static int32_t add_plugin(viv_runtime *rt, const char *folder, const char *file,
   size_t len = 0;
   viv_error why = VIV_ERROR_INIT;
   struct stat st;
-  if (viv__read_file(p->json_path, MANIFEST_LIMIT, &text, &len, &why) < 0 ||
-      viv__json_parse(text, len, p->json_path, &p->manifest, &why) < 0)
+  int32_t status = viv__read_file(p->json_path, MANIFEST_LIMIT, &text, &len, &why);
+  if (status >= 0) status = viv__json_parse(text, len, p->json_path, &p->manifest, &why);
+  if (status == VIV_NOT_NOW) { /* it may be the one that a model needs */
+    viv__free(text);
+    if (error && VIV_HAS(error, message)) *error = why;
+    return status;
+  }
+  if (status < 0)
     refuse(p, "manifest: %s", why.message);
   else if (stat(p->so_path, &st))
     refuse(p, "no shared object: %s: %s", p->so_path, strerror(errno));
@@ -97,6 +103,8 @@ static int by_name(const void *a, const void *b) {
 static int32_t scan_folder(viv_runtime *rt, const char *folder, const char **note,
                            viv_error *error) {
   DIR *dir = opendir(folder);
+  if (!dir && viv__is_short(errno))
+    return VIV_FAIL(error, VIV_NOT_NOW, folder, "can't be read: %s", strerror(errno));
   if (!dir) {
     *note = errno == ENOENT ? "absent" : strerror(errno);
     return VIV_OK;

@@ -2,10 +2,12 @@
 #include "daemon/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -106,8 +108,40 @@ static void on_flush(uv_prepare_t *prepare) {
   peers_flush(prepare->data);
 }
 
+enum { FILES_MOST = 65536 };
+
+static void on_reserved(uv_poll_t *watch, int status, int events) {
+  (void)watch;
+  (void)status;
+  (void)events;
+}
+
+/* libuv ends the process when its table of descriptors can't grow. So it grows now, to the most that there can
+ * be, by watching the last one for a moment. */
+static bool reserve_descriptors(uv_loop_t *loop, rlim_t most) {
+  int first = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  int last = first < 0 ? -1 : fcntl(first, F_DUPFD_CLOEXEC, (int)most - 1);
+  if (first >= 0) close(first);
+  uv_poll_t watch;
+  bool good = last >= 0 && !uv_poll_init(loop, &watch, last);
+  if (good) {
+    good = !uv_poll_start(&watch, UV_READABLE, on_reserved);
+    uv_close((uv_handle_t *)&watch, NULL);
+    uv_run(loop, UV_RUN_NOWAIT);
+  }
+  if (last >= 0) close(last);
+  return good;
+}
+
 static int32_t open_loop(vivd *d, viv_error *error) {
+  struct rlimit files = {.rlim_max = 1024};
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max < FILES_MOST ? files.rlim_max : FILES_MOST;
+  setrlimit(RLIMIT_NOFILE, &files);
   if (uv_loop_init(&d->loop)) return VIV_FAIL(error, VIV_NOT_NOW, "loop", "can't be made");
+  if (!reserve_descriptors(&d->loop, files.rlim_cur))
+    return VIV_FAIL(error, VIV_NOT_NOW, "loop", "there is no room for %llu descriptors",
+                    (unsigned long long)files.rlim_cur);
   uv_prepare_init(&d->loop, &d->flush);
   uv_timer_init(&d->loop, &d->tick);
   uv_signal_init(&d->loop, &d->term);
@@ -116,9 +150,10 @@ static int32_t open_loop(vivd *d, viv_error *error) {
   d->flush.data = d->tick.data = d->term.data = d->interrupt.data = d->hangup.data = d;
   uv_prepare_start(&d->flush, on_flush);
   uv_timer_start(&d->tick, on_tick, TICK_MS, TICK_MS);
-  uv_signal_start(&d->term, on_signal, SIGTERM);
-  uv_signal_start(&d->interrupt, on_signal, SIGINT);
-  uv_signal_start(&d->hangup, on_signal, SIGHUP);
+  if (uv_signal_start(&d->term, on_signal, SIGTERM) ||
+      uv_signal_start(&d->interrupt, on_signal, SIGINT) ||
+      uv_signal_start(&d->hangup, on_signal, SIGHUP))
+    return VIV_FAIL(error, VIV_NOT_NOW, "loop", "can't hear signals");
   return VIV_OK;
 }
 
@@ -170,10 +205,12 @@ static int read_arguments(int argc, char **argv, arguments *a) {
   return -1;
 }
 
-static void replace(char **field, const char *text) {
-  if (!text) return;
+/* False: no memory. */
+static bool replace(char **field, const char *text) {
+  if (!text) return true;
   viv__free(*field);
   *field = viv__strdup(text);
+  return *field != NULL;
 }
 
 /* A folder for the list of bad plugins; NULL where none can be made. */
@@ -203,15 +240,15 @@ static int32_t prepare(vivd *d, const arguments *a, viv_error *error) {
   d->started_ns = viv__now_ns();
   d->listen_fd = -1;
   d->journal.level = VIV_LOG_INFO;
-  d->config_path = a->config ? viv__strdup(a->config) : NULL;
+  if (!replace(&d->config_path, a->config))
+    return VIV_FAIL(error, VIV_NOT_NOW, "vivd", "no memory");
   int32_t status = config_read(&d->config, a->config, error);
   if (status < 0) return status;
   for (int32_t i = 1; a->level && i <= VIV_LOG_DEBUG; i++)
     if (!strcmp(a->level, levels[i])) d->journal.level = i;
-  replace(&d->config.socket, a->socket);
-  replace(&d->config.plugin_path, a->plugins);
-  replace(&d->config.state_dir, a->state);
-  replace(&d->nats_url, a->nats);
+  if (!replace(&d->config.socket, a->socket) || !replace(&d->config.plugin_path, a->plugins) ||
+      !replace(&d->config.state_dir, a->state) || !replace(&d->nats_url, a->nats))
+    return VIV_FAIL(error, VIV_NOT_NOW, "vivd", "no memory");
   char *state = state_folder(&d->config);
   viv__free(d->config.state_dir);
   d->config.state_dir = state;
@@ -219,13 +256,8 @@ static int32_t prepare(vivd *d, const arguments *a, viv_error *error) {
   ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
   if (n <= 0) return VIV_FAIL(error, VIV_NEVER, "/proc/self/exe", "can't be read");
   self[n] = 0;
-  d->self = viv__strdup(self);
+  if (!replace(&d->self, self)) return VIV_FAIL(error, VIV_NOT_NOW, "vivd", "no memory");
   quarantine_read(d);
-  struct rlimit files;
-  if (!getrlimit(RLIMIT_NOFILE, &files)) {
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
-  }
   status = open_loop(d, error);
   return status < 0 ? status : clients_listen(d, error);
 }

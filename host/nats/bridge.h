@@ -7,9 +7,20 @@
 #define VIV_HOST_NATS_BRIDGE_H
 
 #include <cjson/cJSON.h>
+#include <nats/nats.h>
 
 #include "base/base.h"
 #include "vivarium/vivarium.h"
+
+/* One of the threads, and the message that it works on. */
+typedef struct hand {
+  natsConnection *nats;
+  jsCtx *js;
+  natsSubscription *queue;
+  natsMsg *msg;
+  uint64_t patience_ns; /* after which the queue must be told that the job still runs */
+  viv_runtime *rt;
+} hand;
 
 /* A message as a job (message.c). */
 typedef struct order {
@@ -31,5 +42,14 @@ void order_free(order *o);
 void result_begin(viv__buf *b, const char *id);
 void result_add(viv__buf *b, const viv_event *e);
 void result_end(viv__buf *b, int32_t status, const viv_error *error);
+/* The same of one that lies in the object store; info: the object's. */
+void result_elsewhere(viv__buf *b, const char *id, const viv__buf *info, int32_t status);
+void base64_add(viv__buf *b, const void *bytes, size_t len);
+
+/* Results that are too long for a message (objects.c). */
+natsStatus objects_prepare(jsCtx *js, int64_t remember_ns);
+bool object_needed(const hand *h, const viv__buf *data);
+/* Stores data as the object of that name, unless there is one; info: what describes the one that is there. */
+natsStatus object_put(const hand *h, const char *name, const viv__buf *data, viv__buf *info);
 
 #endif

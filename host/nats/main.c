@@ -39,12 +39,6 @@ static void say(const char *what, const char *why) {
 
 /* ---- one thread ---- */
 
-typedef struct hand {
-  jsCtx *js;
-  natsSubscription *queue;
-  viv_runtime *rt;
-} hand;
-
 /* The daemon may be starting, or be started again. */
 static bool reach_daemon(hand *h) {
   viv_error error = VIV_ERROR_INIT;
@@ -54,14 +48,13 @@ static bool reach_daemon(hand *h) {
 }
 
 /* Tells the queue in time that the job still runs. */
-static int32_t follow(viv_job *job, natsMsg *msg, viv__buf *result, viv_error *error) {
+static int32_t follow(const hand *h, viv_job *job, viv__buf *result, viv_error *error) {
   viv_event e = {.struct_size = sizeof e};
-  int64_t patience = ack_wait_s * 1000 / 3;
   uint64_t told = viv__now_ns();
   for (;;) {
-    int32_t status = viv_next_event(job, patience, &e);
-    if (viv__now_ns() - told > (uint64_t)patience * 1000000u) {
-      natsMsg_InProgress(msg, NULL);
+    int32_t status = viv_next_event(job, (int64_t)(h->patience_ns / 1000000), &e);
+    if (viv__now_ns() - told > h->patience_ns) {
+      natsMsg_InProgress(h->msg, NULL);
       told = viv__now_ns();
     }
     if (status != VIV_OK) continue;
@@ -74,7 +67,7 @@ static int32_t follow(viv_job *job, natsMsg *msg, viv__buf *result, viv_error *e
   }
 }
 
-static int32_t run(hand *h, const order *o, natsMsg *msg, viv__buf *result, viv_error *error) {
+static int32_t run(const hand *h, const order *o, viv__buf *result, viv_error *error) {
   viv_model *m = NULL;
   viv_job *job = NULL;
   viv_request q = {.struct_size = sizeof q,
@@ -85,22 +78,33 @@ static int32_t run(hand *h, const order *o, natsMsg *msg, viv__buf *result, viv_
   int32_t status = viv_load(h->rt, o->model, o->load, &m, error);
   if (status < 0) return status;
   status = viv_submit(m, &q, &job, error);
-  if (status >= 0) status = follow(job, msg, result, error);
+  if (status >= 0) status = follow(h, job, result, error);
   viv_job_free(job);
   viv_unload(m);
   return status;
 }
 
 /* The result's id is the job's: a second one is dropped by the stream. True: it is stored. */
-static bool store(hand *h, const order *o, const char *id, const viv__buf *result) {
+static bool store(const hand *h, const order *o, const char *id, int32_t status, viv__buf *result) {
   char subject[256], result_id[300];
   jsPubOptions options;
   jsErrCode code = 0;
+  natsStatus s = NATS_OK;
+  if (object_needed(h, result)) {
+    viv__buf info = {0}, note = {0};
+    s = object_put(h, id, result, &info);
+    if (s == NATS_OK) result_elsewhere(&note, id, &info, status);
+    viv__buf_free(&info);
+    viv__buf_free(result);
+    *result = note;
+  }
   snprintf(subject, sizeof subject, RESULTS "%s", o->reply ? o->reply : "all");
   snprintf(result_id, sizeof result_id, "%s", id);
   jsPubOptions_Init(&options);
   options.MsgId = result_id;
-  natsStatus s = js_Publish(NULL, h->js, subject, result->ptr, (int)result->len, &options, &code);
+  if (s == NATS_OK && result->failed) s = NATS_NO_MEMORY;
+  if (s == NATS_OK)
+    s = js_Publish(NULL, h->js, subject, result->ptr, (int)result->len, &options, &code);
   if (s != NATS_OK) say("a result was not stored", natsStatus_GetText(s));
   return s == NATS_OK;
 }
@@ -125,6 +129,7 @@ static void serve(hand *h, natsMsg *msg) {
   order *o = calloc(1, sizeof *o);
   viv__buf result = {0};
   viv_error error = VIV_ERROR_INIT;
+  h->msg = msg;
   name_message(msg, id, &delivered);
   if (!o || !reach_daemon(h)) {
     natsMsg_Nak(msg, NULL);
@@ -133,7 +138,7 @@ static void serve(hand *h, natsMsg *msg) {
   }
   int32_t status = order_read(o, natsMsg_GetData(msg), (size_t)natsMsg_GetDataLength(msg), &error);
   result_begin(&result, id);
-  if (status >= 0) status = run(h, o, msg, &result, &error);
+  if (status >= 0) status = run(h, o, &result, &error);
   /* What may work later, or died with a worker that others killed too, is tried again; not for ever. */
   bool again = status == VIV_NOT_NOW || (status == VIV_BUG && delivered < TRIES);
   if (status == VIV_NOT_NOW || status == VIV_BUG) { /* the daemon may be another one now */
@@ -146,7 +151,7 @@ static void serve(hand *h, natsMsg *msg) {
     result_end(&result, status, &error);
     jsErrCode code = 0;
     /* Without an acknowledgement it comes again. */
-    if (!result.failed && store(h, o, id, &result)) natsMsg_AckSync(msg, NULL, &code);
+    if (!result.failed && store(h, o, id, status, &result)) natsMsg_AckSync(msg, NULL, &code);
   }
   viv__buf_free(&result);
   order_free(o);
@@ -163,7 +168,7 @@ static bool subscribe(hand *h) {
 }
 
 static void *work(void *context) {
-  hand h = {0};
+  hand h = {.nats = nats, .patience_ns = (uint64_t)ack_wait_s * 1000000000u / 3};
   (void)context;
   while (!atomic_load(&leaving)) {
     natsMsgList list = {0};
@@ -218,6 +223,7 @@ static natsStatus prepare(int threads) {
     s = js_AddStream(NULL, js, &results, NULL, &code);
     if (code == JSStreamNameExistErr) s = NATS_OK;
   }
+  if (s == NATS_OK) s = objects_prepare(js, REMEMBER_NS);
   jsConsumerConfig_Init(&consumer);
   consumer.Durable = "vivd";
   consumer.AckPolicy = js_AckExplicit;

@@ -35,7 +35,8 @@ static unsigned char *decode(const char *text, size_t *n) {
   return out;
 }
 
-static void encode(viv__buf *b, const unsigned char *in, size_t len) {
+void base64_add(viv__buf *b, const void *bytes, size_t len) {
+  const unsigned char *in = bytes;
   static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   for (size_t i = 0; i < len; i += 3) {
     uint32_t bits = 0;
@@ -160,7 +161,7 @@ void result_add(viv__buf *b, const viv_event *e) {
     viv__buf_json(b, e->bytes);
   } else {
     viv__buf_str(b, ",\"base64\":\"");
-    encode(b, t ? t->data : (const void *)e->bytes.ptr, t ? t->bytes : e->bytes.len);
+    base64_add(b, t ? t->data : (const void *)e->bytes.ptr, t ? t->bytes : e->bytes.len);
     viv__buf_str(b, "\"");
   }
   if (t) {
@@ -181,4 +182,12 @@ void result_end(viv__buf *b, int32_t status, const viv_error *error) {
     viv__buf_json(b, viv__str(error->message));
   }
   viv__buf_str(b, "}");
+}
+
+void result_elsewhere(viv__buf *b, const char *id, const viv__buf *info, int32_t status) {
+  viv__buf_str(b, "{\"id\":");
+  viv__buf_json(b, viv__str(id));
+  viv__buf_str(b, ",\"object\":");
+  viv__buf_add(b, info->ptr, info->len);
+  viv__buf_fmt(b, ",\"status\":\"%s\"}", viv_status_name(status < 0 ? status : VIV_OK));
 }

@@ -142,10 +142,19 @@ static int32_t word_piece_document(viv_str vocab, const viv_json *config, viv__b
 typedef struct files {
   viv__read_fn read;
   void *context;
+  int32_t status; /* NOT_NOW: a file could not be read, though it may be there */
+  viv_error *error;
 } files;
 
-static bool has(const files *f, const char *name, viv_str *bytes) {
-  return f->read(f->context, name, bytes, NULL) == VIV_OK;
+static bool has(files *f, const char *name, viv_str *bytes) {
+  viv_error why = VIV_ERROR_INIT;
+  if (f->status < 0) return false;
+  int32_t status = f->read(f->context, name, bytes, &why);
+  if (status == VIV_NOT_NOW) {
+    f->status = status;
+    if (f->error && VIV_HAS(f->error, message)) *f->error = why;
+  }
+  return status == VIV_OK;
 }
 
 static int32_t open_made(viv__buf *document, viv_str config, viv__tokenizer **out,
@@ -168,7 +177,7 @@ int32_t viv__tokenizer_open_files(viv__read_fn read, void *context, viv_str conf
                                   viv__tokenizer **out, viv_error *error) {
   static const char *const models[] = {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
                                        "spm_char.model"};
-  files f = {read, context};
+  files f = {read, context, VIV_OK, error};
   viv_str bytes, merges;
   viv__buf document = {0};
   viv_json *settings = NULL;
@@ -191,13 +200,14 @@ int32_t viv__tokenizer_open_files(viv__read_fn read, void *context, viv_str conf
   } else if (has(&f, "vocab.txt", &bytes)) {
     status = must_be_text(bytes, "vocab.txt", error);
     if (status >= 0) status = word_piece_document(bytes, settings, &document, error);
-  } else {
+  } else if (f.status >= 0) {
     status = VIV_FAIL(error, VIV_BAD_INPUT, "tokenizer",
                       "no tokenizer.json, tokenizer.model, vocab.json with "
                       "merges.txt, or vocab.txt");
   }
 made:
   viv__json_free(settings);
+  if (status >= 0) status = f.status;
   if (status >= 0) return open_made(&document, config, out, error);
   viv__buf_free(&document);
   return status;
@@ -230,8 +240,10 @@ static int32_t read_folder(void *context, const char *name, viv_str *bytes, viv_
 int32_t viv__tokenizer_open_folder(const char *path, viv__tokenizer **out, viv_error *error) {
   folder f = {.path = path};
   viv_str config = {NULL, 0};
-  if (read_folder(&f, "tokenizer_config.json", &config, NULL) < 0) config = (viv_str){NULL, 0};
-  int32_t status = viv__tokenizer_open_files(read_folder, &f, config, out, error);
+  int32_t status = read_folder(&f, "tokenizer_config.json", &config, error);
+  if (status < 0) config = (viv_str){NULL, 0};
+  if (status != VIV_NOT_NOW)
+    status = viv__tokenizer_open_files(read_folder, &f, config, out, error);
   for (size_t i = 0; i < f.n; i++) viv__free(f.bytes[i]);
   return status;
 }

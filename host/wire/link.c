@@ -129,6 +129,7 @@ bool viv__link_put(viv__link *l, int type, uint64_t id, const void *payload, siz
       l->cap_out_fds = cap;
     }
     fits = p != NULL;
+    l->out.failed = !fits;
   }
   if (!fits) {
     if (fd >= 0) close(fd);
@@ -147,6 +148,8 @@ bool viv__link_put_buf(viv__link *l, int type, uint64_t id, viv__buf *message, i
     good = viv__link_put(l, type, id, message->ptr, message->len, fd);
   else if (fd >= 0)
     close(fd);
+  /* The other side would wait for it for ever: without memory for a frame the connection ends. */
+  if (message->failed) l->out.failed = true;
   viv__buf_free(message);
   return good;
 }

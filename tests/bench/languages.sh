@@ -11,5 +11,5 @@ export VIV_LIBRARY="$build/libvivarium.so" LD_LIBRARY_PATH="$build" VIV_PLUGIN_P
 n=${VIV_BENCH_JOBS:-20000} here=tests/bench/null_jobs
 PYTHONPATH=abi/python PYTHONDONTWRITEBYTECODE=1 python3 $here/null_jobs.py "$model" "$n"
 LUA_PATH=abi/lua/?.lua luajit $here/null_jobs.lua "$model" "$n"
-"$build/rust/release/examples/null_jobs" "$model" "$n"
+"$build/rust/release/null_jobs" "$model" "$n"
 "$build/go/null_jobs" "$model" "$n"

@@ -11,6 +11,7 @@ mkdir -p "$build/go"
 cc -std=c11 -D_GNU_SOURCE -O2 -Wall -Wextra -Werror -Iabi -o "$build/tests/conformance_c" tests/languages/conformance.c \
   -L"$build" -lvivarium -lpthread
 cargo build --manifest-path abi/rust/Cargo.toml --offline -q --release --examples
+cargo build --manifest-path tests/languages/Cargo.toml --offline -q --release
 cargo test --manifest-path abi/rust/Cargo.toml --offline -q --release
 export CGO_CFLAGS="-I$PWD/abi -O2" CGO_LDFLAGS="-L$build" GOPROXY=off GOTOOLCHAIN=local GOCACHE="$build/go/cache"
 cd abi/go

@@ -22,6 +22,13 @@ static void check(const char *name, int good) {
   if (!good) exit(1);
 }
 
+/* A line that must be the same in every language. */
+static void tell(const char *what, const char *a, const char *b) {
+  printf("# %s: %s%s", what, a, *a && *b ? ": " : "");
+  for (; *b; b++) putchar(*b == '\n' ? ' ' : *b);
+  putchar('\n');
+}
+
 static viv_error *fresh(void) {
   memset(&failure, 0, sizeof failure);
   failure.struct_size = sizeof failure;
@@ -119,6 +126,26 @@ static int descriptors(void) {
   return n;
 }
 
+/* What dlpack.h calls DLManagedTensor. */
+typedef struct DLManagedTensor {
+  float *data;
+  int32_t device, device_id, ndim;
+  uint8_t code, bits;
+  uint16_t lanes;
+  int64_t *shape, *strides;
+  uint64_t byte_offset;
+  void *context;
+  void (*deleter)(struct DLManagedTensor *);
+} DLManagedTensor;
+
+/* Whether it shows x, in the processor's memory; it is given back. */
+static int seen_as(DLManagedTensor *t, const float *x) {
+  int good = t->device == 1 && t->ndim == 1 && t->code == 2 && t->bits == 32 && t->lanes == 1 &&
+             t->shape[0] == FLOATS && t->strides[0] == 1 && !memcmp(t->data, x, FLOATS * sizeof *x);
+  t->deleter(t);
+  return good;
+}
+
 static void *cancel(void *job) {
   viv_job_cancel(job);
   return NULL;
@@ -146,6 +173,7 @@ static void jobs(viv_model *m, const char *expected) {
   check("bad input names the place",
         say(m, NULL, "x", "{\"top_p\": 7}", 0, text) == VIV_BAD_INPUT &&
             strstr(failure.where, "top_p"));
+  tell("bad input", failure.where, failure.message);
 }
 
 static void tensors(viv_model *m, viv_model *null, const char *expected) {
@@ -159,7 +187,11 @@ static void tensors(viv_model *m, viv_model *null, const char *expected) {
   check("a tensor in and out, seen where it lies",
         viv_next_event(job, -1, &e) == VIV_OK && e.kind == VIV_KIND_TENSOR &&
             e.tensor->bytes == sizeof x && !memcmp(e.tensor->data, x, sizeof x));
+  struct DLManagedTensor *kept = NULL, *more = NULL;
+  must(viv_keep_tensor(job, &kept, fresh()));
+  must(viv_share_tensor(kept, &more, fresh()));
   viv_job_free(job);
+  check("a tensor that is kept outlives its job", seen_as(kept, x) && seen_as(more, x));
   check("two models at once", finish(both, text, NULL) == VIV_OK && !strcmp(text, expected));
 }
 
@@ -190,6 +222,7 @@ int main(int argc, char **argv) {
   must(viv_open(NULL, &here, fresh()));
   must(viv_load(here, argv[1], NULL, &mine, fresh()));
   must(say(mine, NULL, PROMPT, SIXTY, 0, expected));
+  tell("said", "", expected);
   if (argc > 4) where = "daemon";
   must(argc > 4 ? viv_connect(argv[4], &rt, fresh()) : viv_open(NULL, &rt, fresh()));
   must(viv_load(rt, argv[1], NULL, &m, fresh()));
@@ -198,6 +231,7 @@ int main(int argc, char **argv) {
   check("a model that is not there",
         viv_load(rt, "/nowhere/at/all", NULL, &gone, fresh()) == VIV_NEVER &&
             strstr(failure.where, "/nowhere/at/all"));
+  tell("absent", failure.where, failure.message);
   tensors(m, null, expected);
   sessions(m, argv[3]);
   must(viv_tokenize(m, "a little dog", 12, 1, &ids, &n, fresh()));
@@ -212,6 +246,9 @@ int main(int argc, char **argv) {
   long before = resident();
   int files = descriptors();
   null_jobs(null, 1000);
+#ifdef __SANITIZE_ADDRESS__
+  before = resident(); /* what was freed is kept by the sanitizer, which tells leaks at the end */
+#endif
   check("no leak over 1,000 jobs", resident() - before < 2 << 20 && descriptors() <= files);
   viv_close(rt);
   viv_close(here);

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -37,6 +38,17 @@ func check(name string, good bool) {
 	if !good {
 		os.Exit(1)
 	}
+}
+
+// tell writes a line that must be the same in every language.
+func tell(what, text string) {
+	fmt.Printf("# %s: %s\n", what, strings.ReplaceAll(text, "\n", " "))
+}
+
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
 
 func say(ctx context.Context, m *vivarium.Model, text string, s *vivarium.Settings) (string, int, error) {
@@ -92,6 +104,7 @@ func jobs(m *vivarium.Model, expected string) {
 	_, _, err = say(bg, m, "x", &vivarium.Settings{Params: settings{"top_p": 7}})
 	var e *vivarium.Error
 	check("bad input names the place", errors.As(err, &e) && e.Code == vivarium.BadInput && strings.Contains(e.Where, "top_p"))
+	tell("bad input", err.Error())
 }
 
 func tensors(m, null *vivarium.Model, expected string) {
@@ -100,14 +113,17 @@ func tensors(m, null *vivarium.Model, expected string) {
 	for i := range numbers {
 		numbers[i] = float32(i)
 	}
+	had := allocated()
 	job := vivarium.Must(null.Submit(bg, "forward", []vivarium.Input{vivarium.Of("x", numbers, 3, 224, 224)}, nil))
 	event := vivarium.Must(job.Next())
 	seen, err := vivarium.Data[float32](event.Tensor)
+	copied := allocated() - had
 	same := err == nil && len(seen) == len(numbers) && len(event.Tensor.Shape) == 3 && event.Tensor.Shape[2] == 224
 	for i := 0; same && i < len(numbers); i++ {
 		same = seen[i] == numbers[i]
 	}
 	check("a tensor in and out, seen where it lies", event.Name == "y" && same)
+	check("without a copy of its 588 KiB in Go", copied < 100000)
 	_, err = vivarium.Data[int32](event.Tensor)
 	check("as what it is not, it is refused", err != nil)
 	_, err = job.Next()
@@ -161,15 +177,17 @@ func main() {
 	here := vivarium.Must(vivarium.Open(vivarium.Options{}))
 	mine := vivarium.Must(here.Load(os.Args[1], nil))
 	expected, _, _ := say(bg, mine, prompt, &vivarium.Settings{Params: sixty})
-	runtime, daemon := here, len(os.Args) > 4
-	if daemon {
+	tell("said", expected)
+	rt := here
+	if len(os.Args) > 4 {
 		where = "daemon"
-		runtime = vivarium.Must(vivarium.Connect(os.Args[4]))
+		rt = vivarium.Must(vivarium.Connect(os.Args[4]))
 	}
-	m, null := vivarium.Must(runtime.Load(os.Args[1], nil)), vivarium.Must(runtime.Load(os.Args[2], nil))
+	m, null := vivarium.Must(rt.Load(os.Args[1], nil)), vivarium.Must(rt.Load(os.Args[2], nil))
 	jobs(m, expected)
-	_, err := runtime.Load("/nowhere/at/all", nil)
+	_, err := rt.Load("/nowhere/at/all", nil)
 	check("a model that is not there", errors.Is(err, vivarium.Never) && strings.Contains(err.Error(), "/nowhere/at/all"))
+	tell("absent", err.Error())
 	tensors(m, null, expected)
 	sessions(m, os.Args[3])
 	text := vivarium.Must(m.Detokenize(vivarium.Must(m.Tokenize("a little dog", true)), true))
@@ -203,7 +221,7 @@ func main() {
 		fmt.Printf("#   %d and %d bytes, %d and %d descriptors\n", before, resident(), files, descriptors())
 	}
 	job := start(bg, m, endless)
-	runtime.Close()
+	rt.Close()
 	m.Close()
 	_, err = job.Next()
 	check("a job outlives its closed model", err == nil)

@@ -15,6 +15,9 @@ local function check(name, good)
   if not good then os.exit(1) end
 end
 
+-- A line that must be the same in every language.
+local function tell(what, text) print("# " .. what .. ": " .. tostring(text):gsub("\n", " ")) end
+
 local function fails(name, f, ...)
   local good, e = pcall(f, ...)
   return not good and type(e) == "table" and e.name == name and e
@@ -29,6 +32,7 @@ end
 local SIXTY, ENDLESS = {params = '{"max_new_tokens": 60}'}, '{"max_new_tokens": 100000, "ignore_eos": true}'
 local here = vivarium.open()
 local expected = say(here:load(model_path), SIXTY)
+tell("said", expected)
 local runtime = open_runtime()
 local model = runtime:load(model_path)
 local got, pieces = say(model, SIXTY)
@@ -40,16 +44,26 @@ check("cancel midway", fails("cancelled", function() for _ in job:events() do en
 check("deadline", fails("deadline", say, model, {params = ENDLESS, deadline = 0.005}))
 local bad = fails("bad input", say, model, {params = '{"top_p": 7}'})
 check("bad input names the place", bad and bad.where:find "top_p" and bad.code == -3)
+tell("bad input", bad)
 local gone = fails("never", runtime.load, runtime, "/nowhere/at/all")
 check("a model that is not there", gone and tostring(gone):find("/nowhere/at/all", 1, true))
+tell("absent", gone)
 
 local null = runtime:load(null_path)
 local both = model:submit("generate", {text = PROMPT}, SIXTY)
 local x = ffi.new "float[150528]"
 for i = 0, 150527 do x[i] = i end
+collectgarbage()
+collectgarbage "stop"
+local had = collectgarbage "count"
 local one = null:submit("forward", {x = vivarium.tensor(vivarium.F32, {3, 224, 224}, x)})
 local event = one:next()
-check("a tensor in and out", event.name == "y" and event.shape[3] == 224 and event.data[150527] == 150527)
+local copied = collectgarbage "count" - had
+collectgarbage "restart"
+local same = event.name == "y" and event.shape[3] == 224
+for i = 0, 150527 do same = same and event.data[i] == i end
+check("a tensor in and out", same)
+check("without a copy of its 588 KiB", copied < 100)
 local text = {}
 for e in both:events() do if e.kind == vivarium.TEXT then text[#text + 1] = e.text end end
 check("two models at once", table.concat(text) == expected)
@@ -103,7 +117,14 @@ local function null_jobs(n)
   end
   collectgarbage()
 end
+ffi.cdef "int dup(int fd); int close(int fd);"
+-- The lowest number that is free: every descriptor that stays open raises it.
+local function next_descriptor()
+  local fd = ffi.C.dup(0)
+  ffi.C.close(fd)
+  return fd
+end
 null_jobs(300)
-local before = resident()
+local before, descriptor = resident(), next_descriptor()
 null_jobs(1000)
-check("no leak over 1,000 jobs", resident() - before < 2 * 2 ^ 20)
+check("no leak over 1,000 jobs", resident() - before < 2 * 2 ^ 20 and next_descriptor() <= descriptor)

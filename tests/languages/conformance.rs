@@ -1,15 +1,34 @@
 //! The conformance list through Rust, in this process and through a daemon:
 //! conformance MODEL TEST_MODEL DIR [SOCKET], as conformance.py.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use vivarium::{
     Code, Error, Input, Model, Options, Owned, Payload, Result, Runtime, Session, Settings, Tensor,
 };
+
+/// Counts what Rust allocates: a tensor that is not copied is not among it.
+struct Counting;
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
+        System.alloc(layout)
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        System.dealloc(at, layout)
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 const PROMPT: &str = "Once upon a time";
 const SIXTY: &str = r#"{"max_new_tokens": 60}"#;
@@ -33,6 +52,11 @@ impl List {
             std::process::exit(1);
         }
     }
+}
+
+/// A line that must be the same in every language.
+fn tell(what: &str, text: &str) {
+    println!("# {}: {}", what, text.replace('\n', " "));
 }
 
 fn say(model: &Model, text: &str, settings: &Settings<'_>) -> Result<Vec<String>> {
@@ -116,14 +140,16 @@ fn jobs(list: &List, model: &Model, expected: &str) -> Result<()> {
     let code = late.map(|e| e.code);
     list.check("deadline", code == Some(Code::Deadline) && begun.elapsed() < Duration::from_secs(20));
     let bad = failure(say(model, "x", &with(r#"{"top_p": 7}"#)));
-    let named = bad.map_or(false, |e| e.code == Code::BadInput && e.place.contains("top_p"));
+    let named = bad.as_ref().map_or(false, |e| e.code == Code::BadInput && e.place.contains("top_p"));
     list.check("bad input names the place", named);
+    tell("bad input", &bad.map_or(String::new(), |e| e.to_string()));
     Ok(())
 }
 
 fn tensors(list: &List, model: &Model, null: &Model, expected: &str) -> Result<()> {
     let mut other = model.submit("generate", &[("text", PROMPT.into())], &with(SIXTY))?;
     let numbers: Vec<f32> = (0..150528).map(|i| i as f32).collect();
+    let had = ALLOCATED.load(Ordering::Relaxed);
     let x = Tensor::new(&[3, 224, 224], &numbers)?;
     let mut job = null.submit("forward", &[("x", Input::Tensor(x))], &Settings::default())?;
     let event = job.next_event()?.unwrap();
@@ -135,7 +161,9 @@ fn tensors(list: &List, model: &Model, null: &Model, expected: &str) -> Result<(
         }
         _ => false,
     };
+    let copied = ALLOCATED.load(Ordering::Relaxed) - had;
     list.check("a tensor in and out, seen where it lies", event.name == "y" && same);
+    list.check("without a copy of its 588 KiB in Rust", copied < 100_000);
     let mut text = String::new();
     while let Some(event) = other.next_event()? {
         if let Payload::Text(piece) = event.payload {
@@ -166,6 +194,7 @@ fn main() -> Result<()> {
     let list = List(if socket.is_some() { "daemon" } else { "in-process" });
     let here = Runtime::open(&Options::default())?;
     let expected = say(&here.load(model_path, None)?, PROMPT, &with(SIXTY))?.concat();
+    tell("said", &expected);
     let runtime =
         if socket.is_some() { Runtime::connect(socket)? } else { Runtime::open(&Options::default())? };
     let model = runtime.load(model_path, None)?;
@@ -175,6 +204,7 @@ fn main() -> Result<()> {
     let text =
         gone.map_or(String::new(), |e| if e.code == Code::Never { e.to_string() } else { String::new() });
     list.check("a model that is not there", text.contains("/nowhere/at/all"));
+    tell("absent", &text);
     tensors(&list, &model, &null, &expected)?;
     sessions(&list, &model, folder)?;
     let ids = model.tokenize("a little dog", true)?;

@@ -1,5 +1,7 @@
 """The C library: its structures and functions, as vivarium.h and core.h declare them."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 from ctypes import (
@@ -11,11 +13,14 @@ from ctypes import (
     c_int,
     c_int32,
     c_int64,
+    c_uint8,
+    c_uint16,
     c_uint32,
     c_uint64,
     c_void_p,
     sizeof,
 )
+from typing import Any, TypeVar
 
 TENSOR, TEXT, JSON, IMAGE, AUDIO, STREAM, PROGRESS, END = range(1, 9)
 MAX_DIMS = 8
@@ -24,10 +29,10 @@ MAX_DIMS = 8
 class Str(Structure):
     _fields_ = [("ptr", c_void_p), ("len", c_uint64)]
 
-    def bytes(self):
+    def bytes(self) -> bytes:
         return ctypes.string_at(self.ptr, self.len) if self.len else b""
 
-    def text(self):
+    def text(self) -> str:
         return self.bytes().decode()
 
 
@@ -70,6 +75,27 @@ class Value(Structure):
         ("tensor", POINTER(Tensor)),
         ("stream", c_void_p),
     ]
+
+
+class DLManagedTensor(Structure):
+    """DLPack's; the parts of its DLTensor stand in line."""
+
+
+DELETER = ctypes.CFUNCTYPE(None, POINTER(DLManagedTensor))
+DLManagedTensor._fields_ = [
+    ("data", c_void_p),
+    ("device", c_int32),
+    ("device_id", c_int32),
+    ("ndim", c_int32),
+    ("code", c_uint8),
+    ("bits", c_uint8),
+    ("lanes", c_uint16),
+    ("shape", POINTER(c_int64)),
+    ("strides", POINTER(c_int64)),
+    ("byte_offset", c_uint64),
+    ("context", c_void_p),
+    ("deleter", DELETER),
+]
 
 
 class Event(Structure):
@@ -118,7 +144,7 @@ class Request(Structure):
 
 _E, _T, _P = POINTER(Error), POINTER(Text), POINTER(c_void_p)
 _IDS = POINTER(POINTER(c_int32))
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "viv_text_free": (None, [_T]),
     "viv_version": (c_char_p, []),
     "viv_status_name": (c_char_p, [c_int32]),
@@ -135,6 +161,11 @@ _FUNCTIONS = {
     "viv_describe": (c_int32, [c_void_p, _T, _E]),
     "viv_submit": (c_int32, [c_void_p, POINTER(Request), _P, _E]),
     "viv_next_event": (c_int32, [c_void_p, c_int64, POINTER(Event)]),
+    "viv_keep_tensor": (c_int32, [c_void_p, POINTER(POINTER(DLManagedTensor)), _E]),
+    "viv_share_tensor": (
+        c_int32,
+        [POINTER(DLManagedTensor), POINTER(POINTER(DLManagedTensor)), _E],
+    ),
     "viv_job_fd": (c_int, [c_void_p]),
     "viv_job_cancel": (None, [c_void_p]),
     "viv_job_free": (None, [c_void_p]),
@@ -151,7 +182,7 @@ _FUNCTIONS = {
 }
 
 
-def _open():
+def _open() -> ctypes.CDLL:
     """$VIV_LIBRARY, else the installed library."""
     library = ctypes.CDLL(os.environ.get("VIV_LIBRARY") or "libvivarium.so.0")
     for name, (answer, arguments) in _FUNCTIONS.items():
@@ -163,6 +194,9 @@ def _open():
 lib = _open()
 
 
-def new(kind, **fields):
+_S = TypeVar("_S", bound=Structure)
+
+
+def new(kind: type[_S], **fields: Any) -> _S:
     """A structure whose struct_size is set."""
     return kind(struct_size=sizeof(kind), **fields)
