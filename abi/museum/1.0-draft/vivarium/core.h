@@ -29,6 +29,9 @@
  *   abi                    {"major", "minor"} that it was built against; majors must be equal
  *   interfaces             ids that get_interface answers
  *   model_types, architectures   of config.json that it serves; strategies: names that it offers
+ *   tensors                names that together tell its models where no config.json does: a release
+ *                          that is one PyTorch file. What the file says beside its tensors stands in
+ *                          the configuration under "checkpoint"
  *   tasks, batch, cancel_latency_ms, license, paper   what people and the scheduler want to know
  *   cpu                    features without which it can't run ("avx2", ...)
  *   sha256                 optional: of the object; another object is then refused

@@ -61,8 +61,7 @@ VIV_API int32_t viv_open(const viv_options *options, viv_runtime **out, viv_erro
  * a job and not this process, and other programs share the models. viv_unload lets go of the model,
  * which stays loaded for others. socket: its path, or NULL: $VIV_SOCKET,
  * $XDG_RUNTIME_DIR/vivarium/vivd.sock, /run/vivarium/vivd.sock. VIV_NOT_NOW: nobody listens there.
- * VIV_NEVER: who listens refuses this user or this version. Streams as inputs, and sessions that are
- * saved or resumed, need viv_open. */
+ * VIV_NEVER: who listens refuses this user or this version. Streams as inputs need viv_open. */
 VIV_API int32_t viv_connect(const char *socket, viv_runtime **out, viv_error *error);
 /* Cancels all jobs, waits for them, unloads all models. Handles of the runtime are invalid then. */
 VIV_API void viv_close(viv_runtime *runtime);
