@@ -16,6 +16,12 @@ demo: all
 check: unit $(patsubst tests/fuzz/%.c,$(BUILD)/obj/tests/fuzz/%.o,$(wildcard tests/fuzz/*.c))
 	@sh tests/check.sh $(BUILD)
 
+.PHONY: check-cpu
+## check-cpu  the whole of check as on lesser processors: AVX-512 without VNNI, AVX2, portable code
+check-cpu: unit
+	@for set in avx512 avx2 portable; do echo "check-cpu: $$set"; \
+	  VIV_CPU=$$set sh tests/check.sh $(BUILD) || exit 1; done
+
 SANITIZED := all unit
 ## asan       the unit and golden tests under AddressSanitizer and UndefinedBehaviorSanitizer
 asan:

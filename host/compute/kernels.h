@@ -121,6 +121,10 @@ static inline int32_t viv__v_offset(const viv_attention *a, int32_t h) {
 static inline bool viv__same_kv(const viv_attention *a, int32_t h, int32_t g) {
   return viv__k_offset(a, h) == viv__k_offset(a, g) && viv__v_offset(a, h) == viv__v_offset(a, g);
 }
+/* Bit i of a row's mask. */
+static inline bool viv__mask_bit(const uint8_t *mask, int64_t i) {
+  return mask[i >> 3] >> (i & 7) & 1;
+}
 static inline int64_t viv__split_keys(const viv_attention *a) {
   int32_t dim = a->value_dim ? a->value_dim : a->head_dim;
   return dim > VIV__SPLIT_DIM ? INT64_MAX / 4 : VIV__KEY_SPLIT;

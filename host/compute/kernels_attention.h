@@ -16,7 +16,7 @@ struct query {
   int32_t head, row;
   int32_t k_offset, v_offset;
   float *out;          /* the weighted sum so far */
-  const uint8_t *mask; /* for key s at mask[s - mask_begin]; NULL where the row has none */
+  const uint8_t *mask; /* for key s bit s - mask_begin; NULL where the row has none */
   int64_t mask_begin;
   const float *bias;  /* for key s at bias[s]; NULL: none */
   int64_t begin, end; /* visible keys */
@@ -246,9 +246,9 @@ static int64_t weigh(const viv_attention *a, struct query *q, float *score, int6
   if (to - from == VIV__KEY_BLOCK && !q->mask && !q->bias && !(a->softcap > 0) &&
       weigh_block(a->scale, q, score, vdim))
     return VIV__KEY_BLOCK;
-  /* Key block + i is masked by mask[i - first]. */
+  /* Key block + i is masked by bit i - first. */
   int64_t first = q->mask ? q->mask_begin - block : to, seen = to - from;
-  for (int64_t i = viv__max(from, first); i < to; i++) seen -= !q->mask[i - first];
+  for (int64_t i = viv__max(from, first); i < to; i++) seen -= !viv__mask_bit(q->mask, i - first);
   if (!seen) return 0;
   for (int64_t i = from; i < to; i += LANES) {
     int64_t n = viv__min(LANES, to - i);
@@ -261,7 +261,7 @@ static int64_t weigh(const viv_attention *a, struct query *q, float *score, int6
   float max;
   if (seen < to - from) {
     for (int64_t i = viv__max(from, first); i < to; i++)
-      if (!q->mask[i - first]) score[i] = -INFINITY;
+      if (!viv__mask_bit(q->mask, i - first)) score[i] = -INFINITY;
     max = max_row(score + from, to - from);
   } else {
     max = v_top(max_of_lane);
@@ -428,13 +428,13 @@ static void values_masked(const struct block_values *v, const struct query *q, s
     bool hidden = true;
     while (w.to < stop && hidden) {
       int64_t s = block + w.to;
-      hidden = s >= q->mask_begin && !q->mask[s - q->mask_begin];
+      hidden = s >= q->mask_begin && !viv__mask_bit(q->mask, s - q->mask_begin);
       if (hidden) w.to++;
     }
     w.from = w.to;
     while (w.to < stop && !hidden) {
       int64_t s = block + w.to;
-      hidden = s >= q->mask_begin && !q->mask[s - q->mask_begin];
+      hidden = s >= q->mask_begin && !viv__mask_bit(q->mask, s - q->mask_begin);
       if (!hidden) w.to++;
     }
     values_span(v, &w, 1, w.from, w.to);

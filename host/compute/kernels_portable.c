@@ -303,7 +303,7 @@ struct sum {
 
 static bool hidden(const viv_attention *a, int32_t row, int64_t key) {
   return a->mask && key >= a->mask_begin[row] &&
-         !a->mask[row * a->mask_stride + (key - a->mask_begin[row])];
+         !viv__mask_bit(a->mask + row * a->mask_stride, key - a->mask_begin[row]);
 }
 
 /* A slice's int8 values are meant times this. */
@@ -359,7 +359,8 @@ static void attend(const viv_attention *a, int32_t head, int32_t row, int64_t be
 static void merge(struct sum *s, const float *out, float max, float weight, int64_t vdim) {
   if (max == -INFINITY && weight == 0.0f) return;
   float top = max > s->max ? max : s->max;
-  float mine = s->max == top ? 1.0f : expf(s->max - top), other = max == top ? 1.0f : expf(max - top);
+  float mine = s->max == top ? 1.0f : expf(s->max - top),
+        other = max == top ? 1.0f : expf(max - top);
   for (int64_t i = 0; i < vdim; i++) s->out[i] = s->out[i] * mine + out[i] * other;
   s->weight = s->weight * mine + weight * other;
   s->max = top;
@@ -447,7 +448,8 @@ static void scan(const viv_scan *a, int32_t begin, int32_t end) {
     float *state = a->state + c * n;
     for (int64_t t = 0; t < a->rows; t++) {
       int64_t at = t * a->channels + c;
-      float u = a->u[t * stride + c], delta = a->delta[t * stride + c], y = a->d ? a->d[c] * u : 0.0f;
+      float u = a->u[t * stride + c], delta = a->delta[t * stride + c],
+            y = a->d ? a->d[c] * u : 0.0f;
       for (int64_t i = 0; i < n; i++) {
         float decay = expf(delta * a->a[c * n + i]);
         state[i] = decay * state[i] + delta * u * a->b[t * a->bc_stride + i];

@@ -110,25 +110,26 @@ static void look(const viv_batch *b, const nn_segment *g, int64_t window, struct
     }
     /* Which rows of the segment this one sees, as bits after the cached tokens. */
     struct llama_mask *f = &s->full, *w = &s->windowed;
-    uint8_t *row = f->bits + r * f->stride; /* [n] */
+    uint8_t *row = f->bits + r * f->stride; /* n bits */
     f->begin[r] = g->base;
     if (b->mask_kind == VIV_MASK_PARENT) {
-      if (b->parent[r] >= 0) memcpy(row, f->bits + b->parent[r] * f->stride, (size_t)g->n);
-      row[i] = 1;
+      if (b->parent[r] >= 0) memcpy(row, f->bits + b->parent[r] * f->stride, (size_t)f->stride);
+      nn_mask_set(row, i);
     } else {
       s->visible[r] = g->base;
       for (int32_t j = 0; j < g->n; j++) {
-        row[j] = b->mask[(int64_t)r * b->n_rows + g->first + j] != 0;
-        if (row[j]) s->visible[r] = g->base + j + 1;
+        if (!b->mask[(int64_t)r * b->n_rows + g->first + j]) continue;
+        nn_mask_set(row, j);
+        s->visible[r] = g->base + j + 1;
       }
     }
     if (!w->bits) continue;
     /* The same with the window, which counts positions: bits from begin on. */
-    w->begin[r] = s->visible[r] > w->stride ? s->visible[r] - w->stride : 0;
+    w->begin[r] = s->visible[r] > w->window ? s->visible[r] - w->window : 0;
     for (int64_t t = w->begin[r]; t < s->visible[r]; t++) {
-      bool seen = t < g->base || row[t - g->base];
+      bool seen = t < g->base || nn_mask_bit(row, t - g->base);
       int64_t at = t < g->base ? t : s->pos[g->first + (t - g->base)];
-      w->bits[r * w->stride + (t - w->begin[r])] = seen && at > s->pos[r] - window;
+      if (seen && at > s->pos[r] - window) nn_mask_set(w->bits + r * w->stride, t - w->begin[r]);
     }
   }
 }
@@ -352,11 +353,12 @@ int32_t llama_eval(viv_plugin_model *model, const viv_batch *batch, viv_eval_out
   s.windowed.window = c->window;
   float *tap_memory = tap_size ? nn_floats(&a, tap_size, 1) : NULL;
   if (b.mask_kind == VIV_MASK_PARENT || b.mask_kind == VIV_MASK_BITS) {
-    s.full.stride = widest;
+    s.full.stride = nn_mask_stride(widest);
     s.full.begin = nn_take(&a, b.n_rows, sizeof *s.full.begin);
-    s.full.bits = nn_take(&a, b.n_rows * widest, 1);
+    s.full.bits = nn_take(&a, b.n_rows * s.full.stride, 1);
     if (windows) {
-      s.windowed.stride = s.windowed.window = c->window - 1 + widest;
+      s.windowed.window = c->window - 1 + widest;
+      s.windowed.stride = nn_mask_stride(s.windowed.window);
       s.windowed.begin = nn_take(&a, b.n_rows, sizeof *s.windowed.begin);
       s.windowed.bits = nn_take(&a, b.n_rows * s.windowed.stride, 1);
     }

@@ -76,10 +76,10 @@ struct llama_model {
 
 /* The keys that the rows of a tree or of given bits may see, for one kind of layer. */
 struct llama_mask {
-  uint8_t *bits; /* [rows, stride] or NULL: what visible says, no more */
-  int64_t stride;
+  uint8_t *bits;  /* [rows, stride] or NULL: what visible says, no more */
+  int64_t stride; /* bytes */
   int64_t *begin; /* [rows] token of a row's first bit */
-  int64_t window; /* for the kernel */
+  int64_t window; /* for the kernel; what the bits of a windowed layer cover */
 };
 
 /* One pass of rows through layers [begin, end). */

@@ -469,13 +469,13 @@ void nn_attend(nn_pass *p, const nn_attention *a, float *out) {
     }
   }
   uint8_t *bits = NULL;
-  int64_t *mask_begin = NULL;
+  int64_t *mask_begin = NULL, mask_stride = nn_mask_stride(a->nk);
   if (masked) {
     mask_begin = nn_bytes(p, rows, sizeof *mask_begin);
-    bits = nn_bytes(p, rows * a->nk, 1);
+    bits = nn_bytes(p, rows * mask_stride, 1);
     memset(mask_begin, 0, (size_t)rows * sizeof *mask_begin);
     for (int64_t r = 0; r < rows; r++)
-      memcpy(bits + r * a->nk, a->mask + r / a->nq * a->nk, (size_t)a->nk);
+      nn_mask_bits(a->mask + r / a->nq * a->nk, a->nk, bits + r * mask_stride);
   }
   viv_attention args = {.struct_size = sizeof args,
                         .kv_dtype = VIV_F32,
@@ -488,7 +488,7 @@ void nn_attend(nn_pass *p, const nn_attention *a, float *out) {
                         .v_width = (int32_t)v_stride,
                         .scale = a->scale != 0.0f ? a->scale : 1.0f / sqrtf((float)a->dim),
                         .q_stride = q_stride,
-                        .mask_stride = a->nk,
+                        .mask_stride = mask_stride,
                         .bias_row_stride = a->nk,
                         .bias_head_stride = a->bias_per_head ? a->nq * a->nk : 0};
   /* Rows that share one table of biases go together: all of them, or one sequence. */
@@ -499,7 +499,7 @@ void nn_attend(nn_pass *p, const nn_attention *a, float *out) {
     args.out = out + r * a->heads * vdim;
     args.kv = of_row + r;
     args.visible = visible + r;
-    args.mask = bits ? bits + r * a->nk : NULL;
+    args.mask = bits ? bits + r * mask_stride : NULL;
     args.mask_begin = mask_begin ? mask_begin + r : NULL;
     int64_t one = (a->bias_per_head ? a->heads : 1) * a->nq * a->nk;
     if (a->bias) args.bias = a->bias + r / a->nq % n_bias * one;

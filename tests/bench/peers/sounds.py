@@ -13,11 +13,9 @@ import json
 import math
 import os
 import subprocess
-import sys
 import time
 import warnings
 
-sys.path.append(sys.path.pop(0))  # tokenizers.py beside this file is not the library of that name
 import beats
 import onnxruntime
 import torch

@@ -69,8 +69,9 @@ typedef struct viv_kv {
 /* Attention of rows over paged keys and values: for row r and head h
  *   out[r,h] = sum_s softmax_s( scale * q[r,h] . k[s, k_offset[h] ..] ) v[s, v_offset[h] ..]
  * over the keys s < visible[r], s >= visible[r] - window when window > 0, and, when mask is given,
- * for keys s >= mask_begin[r] only where mask[r * mask_stride + (s - mask_begin[r])] is not 0. A row
- * that sees nothing gives zeros. */
+ * for keys s >= mask_begin[r] only where bit s - mask_begin[r] of the row's mask is set: bit i is
+ * bit i % 8, the lowest first, of byte mask[r * mask_stride + i / 8]. A row that sees nothing gives
+ * zeros. */
 typedef struct viv_attention {
   uint32_t struct_size;
   int32_t kv_dtype; /* VIV_F32, VIV_F16, VIV_BF16; VIV_I8: see viv_kv */
@@ -85,16 +86,16 @@ typedef struct viv_attention {
   const int32_t *k_offset; /* [heads] or NULL */
   const int32_t *v_offset; /* [heads] or NULL */
   float scale;
-  float softcap;           /* > 0: scores become softcap * tanh(score / softcap) */
-  int64_t window;          /* 0: none, else this many keys including the row's own position */
-  const float *q;          /* [rows, heads, head_dim], row stride q_stride */
-  int64_t q_stride;        /* 0: heads * head_dim */
-  float *out;              /* [rows, heads, value_dim], row stride out_stride */
-  int64_t out_stride;      /* 0: heads * value_dim */
-  const viv_kv *const *kv; /* [rows] */
-  const int64_t *visible;  /* [rows] keys [0, visible) may be seen */
-  const uint8_t *mask;     /* NULL: none */
-  int64_t mask_stride;
+  float softcap;             /* > 0: scores become softcap * tanh(score / softcap) */
+  int64_t window;            /* 0: none, else this many keys including the row's own position */
+  const float *q;            /* [rows, heads, head_dim], row stride q_stride */
+  int64_t q_stride;          /* 0: heads * head_dim */
+  float *out;                /* [rows, heads, value_dim], row stride out_stride */
+  int64_t out_stride;        /* 0: heads * value_dim */
+  const viv_kv *const *kv;   /* [rows] */
+  const int64_t *visible;    /* [rows] keys [0, visible) may be seen */
+  const uint8_t *mask;       /* bits; NULL: none */
+  int64_t mask_stride;       /* bytes from a row's mask to the next one's */
   const int64_t *mask_begin; /* [rows] with mask */
   /* Added to the scaled scores before the softcap and the mask; NULL: none. Element of row r, head h
    * and key s: bias[r * bias_row_stride + h * bias_head_stride + s]; a stride of 0 shares it. */
