@@ -322,6 +322,29 @@ static void draw_scale(struct drawing *d, double low, double high) {
   }
 }
 
+/* How the class's probability falls and rises, in the lower left above their names and areas. */
+static void draw_curves(struct drawing *d, const viv_tensor *curves, const viv_tensor *areas) {
+  static const char *const names[2] = {"deletion", "insertion"};
+  double w = d->picture->width, h = d->picture->height, side = round(fmin(w, h) * 0.3);
+  double left = d->text, bottom = h - d->text - 2 * CAPTION_HEIGHT * d->text;
+  int64_t n = curves->shape[1];
+  bool room = side >= 4 * d->text; /* names fit into every picture */
+  if (room)
+    viv__canvas_fill(d->canvas, left, bottom - side, left + side, bottom, (viv__ink){0, 0, 0, 0.7});
+  for (int k = 0; k < 2; k++) {
+    viv__ink ink = class_ink(k + 1);
+    const float *y = floats(curves, k * n);
+    double step = side / (double)(n > 1 ? n - 1 : 1);
+    for (int64_t at = 1; room && at < n; at++)
+      viv__canvas_line(d->canvas, left + step * (double)(at - 1), bottom - side * (double)y[at - 1],
+                       left + step * (double)at, bottom - side * (double)y[at], d->line, ink);
+    char text[CAPTION_TEXT];
+    snprintf(text, sizeof text, "%s %.3f", names[k], areas ? (double)*floats(areas, k) : 0);
+    double low = h - k * CAPTION_HEIGHT * d->text;
+    add_caption(d, text, ink, (const double[]){0, low, 0, low});
+  }
+}
+
 static void paint_map(struct drawing *d, const viv_tensor *map) {
   int64_t h = map->shape[0], w = map->shape[1];
   uint8_t *rgb = d->picture->data;
@@ -377,7 +400,9 @@ static int32_t draw_on_canvas(struct drawing *d, double low, double high, viv_er
   const viv_tensor *map = viv__result(d->r, d->i, VIV__LABEL_MAP);
   int32_t status = VIV_OK;
   bool deep = viv__result(d->r, d->i, VIV__DEPTH) != NULL;
+  const viv_tensor *curves = viv__result(d->r, d->i, VIV__CURVES);
   if (deep || viv__result(d->r, d->i, VIV__HEAT)) draw_scale(d, low, high);
+  if (curves) draw_curves(d, curves, viv__result(d->r, d->i, VIV__AREAS));
   if (viv__result(d->r, d->i, VIV__PREDICATES))
     status = draw_relations(d, error);
   else if (viv__result(d->r, 0, VIV__PROBABILITIES))

@@ -5,7 +5,7 @@
 
 #include "tasks/results.h"
 
-enum { TOP_CLASSES = 5 };
+enum { TOP_CLASSES = 5, TOP_CONCEPTS = 10 };
 
 cJSON *viv__float_json(float x) {
   char text[32];
@@ -255,12 +255,45 @@ static int32_t add_probabilities(const viv__results *r, int64_t i, const viv__vo
   return status;
 }
 
+/* An explanation: the map's range, the curves that judge it, what concepts give to the class. */
+static int32_t add_explanation(const viv__results *r, int64_t i, const viv_tensor *heat,
+                               cJSON *into, viv_error *error) {
+  static const char *const names[2] = {"deletion", "insertion"};
+  const viv_tensor *curves = viv__result(r, i, VIV__CURVES), *areas = viv__result(r, i, VIV__AREAS);
+  const viv_tensor *concepts = viv__result(r, i, VIV__CONCEPTS);
+  add_measured(heat, "heat", into);
+  for (int k = 0; curves && k < 2; k++) {
+    cJSON *one = cJSON_AddObjectToObject(into, names[k]);
+    if (areas) add_float(one, "area", *floats(areas, k));
+    cJSON *list = cJSON_AddArrayToObject(one, "curve");
+    for (int64_t at = 0; at < curves->shape[1]; at++)
+      cJSON_AddItemToArray(list, viv__float_json(*floats(curves, k * curves->shape[1] + at)));
+  }
+  if (!concepts) return VIV_OK;
+  int64_t n = concepts->shape[0], top[TOP_CONCEPTS];
+  float *weight = viv__calloc((size_t)n + 1, sizeof *weight);
+  if (!weight) return VIV_FAIL(error, VIV_NOT_NOW, "concepts", "no memory");
+  for (int64_t k = 0; k < n; k++) weight[k] = fabsf(*floats(concepts, 2 * k + 1));
+  viv__top(weight, n, top, TOP_CONCEPTS);
+  viv__free(weight);
+  cJSON *list = cJSON_AddArrayToObject(into, "concepts");
+  for (int64_t k = 0; k < n && k < TOP_CONCEPTS; k++) {
+    cJSON *one = cJSON_CreateObject();
+    cJSON_AddItemToArray(list, one);
+    cJSON_AddNumberToObject(one, "concept", (double)top[k]);
+    add_float(one, "value", *floats(concepts, 2 * top[k]));
+    add_float(one, "contribution", *floats(concepts, 2 * top[k] + 1));
+  }
+  return VIV_OK;
+}
+
 int32_t viv__results_json(const viv__results *r, int64_t i, const viv__vocabulary *v,
                           double threshold, cJSON *into, viv_error *error) {
   const viv_tensor *map = viv__result(r, i, VIV__LABEL_MAP), *depth = viv__result(r, i, VIV__DEPTH);
   const viv_tensor *heat = viv__result(r, i, VIV__HEAT);
   int64_t n;
-  if (heat) add_measured(heat, "heat", into);
+  int32_t status = heat ? add_explanation(r, i, heat, into, error) : VIV_OK;
+  if (status < 0) return status;
   if (heat && !viv__result(r, 0, VIV__PROBABILITIES)) return VIV_OK;
   if (viv__result(r, i, VIV__PREDICATES)) return add_relations(r, i, v, threshold, into, error);
   if (viv__result(r, 0, VIV__PROBABILITIES))

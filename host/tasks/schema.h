@@ -34,6 +34,9 @@ enum viv__field {
   VIV__PROBABILITIES, /* F32 [B, classes]: a row per picture */
   VIV__EMBEDDINGS,    /* F32 [B, d]: a row per picture */
   VIV__HEAT,          /* F32 [H, W] over the picture: how much each part decided */
+  VIV__CURVES,        /* F32 [2, points]: the probability as the picture goes, and as it comes */
+  VIV__AREAS,         /* F32 [2] under the two */
+  VIV__CONCEPTS,      /* F32 [concepts, 2]: how much of it is there, what it gives to the class */
   VIV__N_FIELDS
 };
 

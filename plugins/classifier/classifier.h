@@ -52,6 +52,32 @@ struct classifier_variant {
   const float *(*answer)(nn_pass *p, const struct classifier_features *f, bool emit);
 };
 
+/* A head whose logits are sums over concepts (concepts.c). */
+enum classifier_concept_kind {
+  CLASSIFIER_PROTOTYPE = 1,
+  CLASSIFIER_BOTTLENECK = 2,
+  CLASSIFIER_SENN = 3
+};
+struct classifier_concepts {
+  int32_t kind; /* 0: the model has no such head */
+  int64_t n, d; /* concepts or prototypes; channels of a prototype */
+  double epsilon;
+  const float *prototypes;    /* [n, d] */
+  const float *weight, *bias; /* [classes, n], [classes] or NULL */
+  nn_linear concept, theta;
+  bool added; /* add_on before the prototypes */
+  nn_conv add_on[2];
+};
+
+/* Logits [batch, classes]; of concept heads also what they are made of. Memory of the pass. */
+struct classifier_answer {
+  const float *logits;
+  const float *concepts;      /* [batch, n]; NULL: no such head */
+  const float *contributions; /* [batch, classes, n] */
+  const float *distances;     /* [batch, n, height, width] of prototypes, else NULL */
+  int32_t height, width;
+};
+
 extern const struct classifier_variant classifier_sla;
 extern const struct classifier_variant classifier_illama;
 extern const struct classifier_variant classifier_resnet;
@@ -67,11 +93,13 @@ struct classifier_model {
   nn_net net;
   const struct classifier_variant *variant;
   classifier_rules prepare;
-  int64_t width;   /* of the features */
-  int64_t classes; /* 0: no head */
-  bool rolls;      /* attention can be followed from layer to layer */
-  bool means;      /* pooled holds the mean of hidden, perhaps normed */
-  nn_linear head;  /* [classes, width] */
+  int64_t width;                       /* of the features */
+  int64_t classes;                     /* 0: no head */
+  bool rolls;                          /* attention can be followed from layer to layer */
+  bool means;                          /* pooled holds the mean of hidden, perhaps normed */
+  int64_t map_channels;                /* of hidden; 0: width */
+  nn_linear head;                      /* [classes, width] */
+  struct classifier_concepts concepts; /* instead of the head */
   char about[320], kinds[640];
 };
 
@@ -90,6 +118,16 @@ int32_t classifier_explain(nn_pass *p);
 /* To be called before each block with its input x [batch, n, d], by models whose attention rolls. */
 void classifier_watch(nn_pass *p, const nn_vit *vit, int32_t layer, int64_t batch, int64_t n,
                       const float *bias, const float *x);
+
+/* concepts.c */
+/* After the variant's config: concept_head, which gives the model its classes. */
+void classifier_read_concepts(nn_config *k, const viv_model_source *source,
+                              struct classifier_model *m);
+void classifier_load_concepts(nn_loader *l, struct classifier_model *m);
+/* By the variant's own answer, its concepts or its linear head; emit: hands over what the official
+ * networks give besides the logits. Only of models that have classes. */
+struct classifier_answer classifier_answer_of(nn_pass *p, const struct classifier_features *f,
+                                              bool emit);
 
 /* tasks.c */
 extern const nn_task classifier_tasks[];

@@ -1,5 +1,7 @@
 /* Which parts of a picture decided: a map of numbers over it, larger where more.
  *
+ *   prototypes            how much each place is like the prototype        prototype heads
+ *                         that gives most to the class
  *   attention_rollout     what the class token sees through all layers     transformers
  *   cam                   sum over channels of W[class] map                features = the map's mean,
  *   grad_cam              the same along the gradient, above 0             or its layer norm
@@ -7,8 +9,12 @@
  *   integrated_gradients  over how much of each cell is shown              all classifiers
  *
  * The last has one number for each of cells x cells parts of the picture, which goes from grey (the mean
- * colour) to the picture: gradients by central differences are exact enough over so few. */
+ * colour) to the picture: gradients by central differences are exact enough over so few.
+ *
+ * `curves` judges the map: deletion and insertion over as many cells. Concept heads tell what each
+ * concept gives to the class besides. */
 #include "nn/explain.h"
+#include "nn/concepts.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -27,16 +33,18 @@ static viv_str kinds(const viv_plugin_model *model) {
 
 const viv_explain_api classifier_explain_api = {NN_ABI(viv_explain_api), .kinds = kinds};
 
-enum { ROLLOUT, GRAD_CAM, CAM, OCCLUSION, INTEGRATED, KINDS };
+enum { PROTOTYPES, ROLLOUT, GRAD_CAM, CAM, OCCLUSION, INTEGRATED, KINDS };
 static const struct {
   const char *name, *meaning;
-} all[KINDS] = {{"attention_rollout", "what the class token sees through all layers"},
+} all[KINDS] = {{"prototypes", "where the prototype is seen that gives most to the class"},
+                {"attention_rollout", "what the class token sees through all layers"},
                 {"grad_cam", "what speaks for the class in the last features"},
                 {"cam", "the same, and what speaks against it"},
                 {"occlusion", "how much the class's logit falls when a square is greyed"},
                 {"integrated_gradients", "each cell's share of the class's logit"}};
 
 static bool offered(const struct classifier_model *m, int kind) {
+  if (kind == PROTOTYPES) return m->concepts.kind == CLASSIFIER_PROTOTYPE;
   if (kind == ROLLOUT) return m->rolls;
   return m->classes > 0 && (m->means || kind > CAM);
 }
@@ -97,28 +105,31 @@ struct case_of {
   int64_t target;
   int32_t cells; /* of a side */
   float *pixels; /* [3, height, width], what `shown` makes */
+  bool odds;     /* ask for probabilities */
   int64_t calls, expected;
 };
 
-static const float *logits_of(nn_pass *p, const struct classifier_model *m,
-                              const struct classifier_features *f) {
-  return m->variant->answer ? m->variant->answer(p, f, false)
-                            : nn_apply_linear(p, &m->head, 0, f->pooled, f->batch);
-}
-
-static double target_logit(struct case_of *k, const float *pixels) {
+/* What the network makes of these pixels for the target: its logit, or its probability. */
+static double target_number(struct case_of *k, const float *pixels) {
   nn_mark mark = nn_here(k->p);
   classifier_pictures in = k->one;
   in.pixels = pixels;
   nn_pass_poll(k->p);
   struct classifier_features f = k->m->variant->network(k->p, &in);
-  double y = (double)logits_of(k->p, k->m, &f)[k->target];
+  const float *logits = classifier_answer_of(k->p, &f, false).logits;
+  double y = (double)logits[k->target], sum = 0;
+  for (int64_t i = 0; k->odds && i < k->m->classes; i++) sum += exp((double)logits[i] - y);
+  if (k->odds) y = 1 / sum;
   nn_release(k->p, mark);
   nn_progress(k->p, (double)++k->calls / (double)k->expected);
   return y;
 }
 
-/* The target's logit when the share shown[cell] of each cell is there, the rest grey. */
+static int64_t cell_of(const struct case_of *k, int32_t y, int32_t x) {
+  return (int64_t)y * k->cells / k->one.height * k->cells + (int64_t)x * k->cells / k->one.width;
+}
+
+/* The target's number when the share shown[cell] of each cell is there, the rest grey. */
 static double shown(void *self, const double *share) {
   struct case_of *k = self;
   int32_t h = k->one.height, w = k->one.width;
@@ -126,10 +137,9 @@ static double shown(void *self, const double *share) {
     for (int32_t y = 0; y < h; y++)
       for (int32_t x = 0; x < w; x++) {
         int64_t at = ((int64_t)c * h + y) * w + x;
-        int64_t cell = (int64_t)y * k->cells / h * k->cells + (int64_t)x * k->cells / w;
-        k->pixels[at] = k->one.pixels[at] * (float)share[cell];
+        k->pixels[at] = k->one.pixels[at] * (float)share[cell_of(k, y, x)];
       }
-  return target_logit(k, k->pixels);
+  return target_number(k, k->pixels);
 }
 
 /* A small map over the picture as the network sees it. */
@@ -164,12 +174,46 @@ static struct small occluded(struct case_of *k) {
   int64_t n = (int64_t)s.height * s.width;
   s.x = nn_room(k->p, n);
   k->expected = n + 1;
-  double whole = target_logit(k, k->one.pixels);
+  double whole = target_number(k, k->one.pixels);
   for (int64_t i = 0; i < n; i++) {
     nn_occlude(k->one.pixels, h, w, patch, i, 0, k->pixels);
-    s.x[i] = (float)(whole - target_logit(k, k->pixels));
+    s.x[i] = (float)(whole - target_number(k, k->pixels));
   }
   return s;
+}
+
+static int64_t best_of(const float *logits, int64_t n) {
+  int64_t best = 0;
+  for (int64_t i = 1; i < n; i++)
+    if (logits[i] > logits[best]) best = i;
+  return best;
+}
+
+/* What is seen of the prototype that gives most to the target, or of the one that is asked for. */
+static struct small resembled(nn_pass *p, const struct classifier_model *m,
+                              const struct classifier_answer *a, int64_t b, int64_t target) {
+  const struct classifier_concepts *c = &m->concepts;
+  const float *given = a->contributions + (b * m->classes + target) * c->n;
+  int64_t wanted = nn_param_int(p, "prototype", -1, -1, c->n - 1), places = 0;
+  if (wanted < 0) wanted = best_of(given, c->n);
+  struct small s = {NULL, a->height, a->width};
+  places = (int64_t)s.height * s.width;
+  s.x = nn_room(p, places);
+  for (int64_t i = 0; i < places; i++)
+    s.x[i] = nn_prototype_similarity(a->distances[(b * c->n + wanted) * places + i], c->epsilon);
+  return s;
+}
+
+/* Each concept's value and what it gives to the target. */
+static void give_concepts(nn_pass *p, const struct classifier_model *m,
+                          const struct classifier_answer *a, int64_t b, int64_t target) {
+  int64_t n = m->concepts.n;
+  float *rows = nn_room(p, 2 * n);
+  for (int64_t j = 0; j < n; j++) {
+    rows[2 * j] = a->concepts[b * n + j];
+    rows[2 * j + 1] = a->contributions[(b * m->classes + target) * n + j];
+  }
+  nn_result(p, VIV_F32, rows, NN_DIMS(n, 2), "concepts.%d", (int)b);
 }
 
 /* ---- of the features of a batch ---- */
@@ -216,9 +260,9 @@ static struct small activated(nn_pass *p, const struct classifier_model *m,
 /* ---- the task ---- */
 
 /* The map at the size of the prepared picture, before its middle is cut out; what is cut off has the
- * map's least value. */
-static void give(nn_pass *p, const struct classifier_model *m, const struct small *s,
-                 const classifier_pictures *in, int32_t b) {
+ * map's least value. Answers it as the network sees it, [in->height, in->width]. */
+static const float *give(nn_pass *p, const struct classifier_model *m, const struct small *s,
+                         const classifier_pictures *in, int32_t b) {
   const viv_compute *c = nn_compute_of(p);
   int32_t size[2], at[2];
   classifier_place(p, &m->prepare, in, b, size, at);
@@ -243,13 +287,40 @@ static void give(nn_pass *p, const struct classifier_model *m, const struct smal
     }
   nn_result(p, VIV_F32, s->x, NN_DIMS(s->height, s->width), "map.%d", (int)b);
   nn_result(p, VIV_F32, out, NN_DIMS(size[0], size[1]), "heat.%d", (int)b);
+  return seen;
 }
 
-static int64_t best_of(const float *logits, int64_t n) {
-  int64_t best = 0;
-  for (int64_t i = 1; i < n; i++)
-    if (logits[i] > logits[best]) best = i;
-  return best;
+/* How well a map ranks what decides: the target's probability as the cells of the picture are greyed,
+ * the one with the highest mean of the map first, and as they come out of the grey in that order. */
+static void judge(struct case_of *k, const float *seen, int32_t b) {
+  int32_t h = k->one.height, w = k->one.width;
+  k->cells = (int32_t)nn_param_int(k->p, "cells", 7, 1, CELLS_MAX);
+  if (k->cells > h || k->cells > w)
+    nn_stop(k->p, VIV_BAD_INPUT, "params.cells", "%d x %d cells in a picture of %d x %d pixels",
+            (int)k->cells, (int)k->cells, (int)w, (int)h);
+  int64_t n = (int64_t)k->cells * k->cells;
+  double *to = nn_bytes(k->p, 9 * n + 2, sizeof *to), *from = to + n, *scores = from + n;
+  double *count = scores + n, *room = count + n, *curves = room + 2 * n; /* [2, n + 1] */
+  float *out = nn_room(k->p, 2 * (n + 1)), areas[2];
+  for (int64_t i = 0; i < n; i++) {
+    from[i] = scores[i] = count[i] = 0;
+    to[i] = 1;
+  }
+  for (int32_t y = 0; y < h; y++)
+    for (int32_t x = 0; x < w; x++) {
+      int64_t cell = cell_of(k, y, x);
+      scores[cell] += (double)seen[(int64_t)y * w + x];
+      count[cell]++;
+    }
+  for (int64_t i = 0; i < n; i++) scores[i] /= count[i];
+  k->odds = true;
+  k->calls = 0;
+  k->expected = 2 * (n + 1);
+  nn_deletion_insertion(shown, k, to, from, scores, n, room, curves, curves + n + 1);
+  for (int64_t i = 0; i < 2 * (n + 1); i++) out[i] = (float)curves[i];
+  for (int i = 0; i < 2; i++) areas[i] = (float)nn_curve_area(curves + i * (n + 1), n + 1);
+  nn_result(k->p, VIV_F32, out, NN_DIMS(2, n + 1), "curves.%d", (int)b);
+  nn_result(k->p, VIV_F32, areas, NN_DIMS(2), "areas.%d", (int)b);
 }
 
 int32_t classifier_explain(nn_pass *p) {
@@ -261,7 +332,13 @@ int32_t classifier_explain(nn_pass *p) {
   w->on = kind == ROLLOUT;
   struct classifier_features f = m->variant->network(p, &in);
   w->on = false;
-  const float *logits = m->classes ? logits_of(p, m, &f) : NULL;
+  struct classifier_answer a = {0};
+  if (m->classes) a = classifier_answer_of(p, &f, false);
+  const float *logits = a.logits;
+  bool curves = nn_param_flag(p, "curves", false);
+  if (curves && !logits)
+    nn_stop(p, VIV_NEVER, "params.curves",
+            "this checkpoint has no classifier whose answer could change");
   int64_t wanted = nn_param_int(p, "target", -1, -1, m->classes ? m->classes - 1 : -1);
   if (logits) {
     float *odds = nn_room(p, in.n * m->classes);
@@ -276,11 +353,14 @@ int32_t classifier_explain(nn_pass *p) {
     k.one.pixels = in.pixels + b * plane;
     if (logits) k.target = wanted >= 0 ? wanted : best_of(logits + b * m->classes, m->classes);
     k.pixels = nn_room(p, plane);
-    struct small s = kind == ROLLOUT      ? rolled(p, &f, b)
+    struct small s = kind == PROTOTYPES   ? resembled(p, m, &a, b, k.target)
+                     : kind == ROLLOUT    ? rolled(p, &f, b)
                      : kind == OCCLUSION  ? occluded(&k)
                      : kind == INTEGRATED ? integrated(&k)
                                           : activated(p, m, &f, b, k.target, kind == GRAD_CAM);
-    give(p, m, &s, &in, b);
+    const float *seen = give(p, m, &s, &in, b);
+    if (curves) judge(&k, seen, b);
+    if (a.concepts) give_concepts(p, m, &a, b, k.target);
     nn_release(p, mark);
   }
   return VIV_DONE;

@@ -64,8 +64,18 @@ static int32_t read_model(const viv_host *host, const viv_model_source *source,
   m->variant = variant;
   m->prepare = classifier_square(224);
   variant->config(&k, source, m);
+  classifier_read_concepts(&k, source, m);
   classifier_read_rules(&k, source, &m->prepare);
   return k.status;
+}
+
+static void tables(nn_loader *l, void *model) {
+  struct classifier_model *m = model;
+  int64_t classes = m->classes;
+  if (m->concepts.kind) m->classes = 0; /* the variant's linear head is not there then */
+  m->variant->tables(l, model);
+  m->classes = classes;
+  if (m->concepts.kind) classifier_load_concepts(l, m);
 }
 
 static int32_t plan(const viv_host *host, const viv_model_source *source, viv_memory_plan *out,
@@ -80,7 +90,7 @@ static int32_t plan(const viv_host *host, const viv_model_source *source, viv_me
   if (rc < 0) return rc;
   uint64_t bytes = variant->bytes + 64;
   if (variant->more) bytes += variant->more(m);
-  return nn_net_plan(host, source, variant->tables, m, bytes, out, error);
+  return nn_net_plan(host, source, tables, m, bytes, out, error);
 }
 
 static int32_t open_model(const viv_host *host, const viv_model_source *source,
@@ -93,7 +103,7 @@ static int32_t open_model(const viv_host *host, const viv_model_source *source,
   rc = nn_net_begin(&m->net, host, classifier_tasks, error);
   if (rc >= 0) rc = read_model(host, source, m, variant, error);
   if (rc >= 0 && variant->begin) rc = variant->begin(host, source->arena, m, error);
-  if (rc >= 0) rc = nn_weights_load(host, m->net.compute, source, variant->tables, m, error);
+  if (rc >= 0) rc = nn_weights_load(host, m->net.compute, source, tables, m, error);
   if (rc < 0) return rc;
   const classifier_rules *how = &m->prepare;
   classifier_say_kinds(m);

@@ -36,8 +36,9 @@ static void config(nn_config *k, const viv_model_source *source, struct classifi
   struct resnet_model *m = (struct resnet_model *)(void *)base;
   nn_resnet_spec *s = &m->net.spec;
   m->own = !nn_key(k, "layers");
-  m->prefix =
-      nn_has(k->host, source, "resnet.embedder.embedder.convolution.weight") ? "resnet." : "";
+  m->prefix = nn_has(k->host, source, "resnet.embedder.embedder.convolution.weight") ? "resnet."
+              : nn_has(k->host, source, "features.conv1.weight") ? "features." /* ProtoPNet */
+                                                                 : "";
   if (m->own)
     nn_resnet_read(k, s);
   else

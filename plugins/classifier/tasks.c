@@ -29,8 +29,8 @@ static int32_t forward(nn_pass *p) {
   if (f.first && nn_wants_result(p, "pooler_output"))
     nn_result(p, VIV_F32, f.first, NN_DIMS(f.batch, f.first_width), "pooler_output");
   if (m->classes)
-    nn_result(p, VIV_F32, nn_apply_linear(p, &m->head, 0, f.pooled, f.batch),
-              NN_DIMS(f.batch, m->classes), "logits");
+    nn_result(p, VIV_F32, classifier_answer_of(p, &f, true).logits, NN_DIMS(f.batch, m->classes),
+              "logits");
   return VIV_DONE;
 }
 
@@ -43,8 +43,7 @@ static int32_t classify(nn_pass *p) {
   int64_t k = nn_param_int(p, "top_k", n < 5 ? n : 5, 1, n);
   struct classifier_features f = features_of(p);
   int64_t batch = f.views ? f.batch / f.views : f.batch;
-  const float *logits = m->variant->answer ? m->variant->answer(p, &f, false)
-                                           : nn_apply_linear(p, &m->head, 0, f.pooled, batch);
+  const float *logits = classifier_answer_of(p, &f, false).logits;
   float *odds = nn_room(p, batch * n); /* [B, classes] */
   c->softmax(c, logits, batch, n, odds);
 

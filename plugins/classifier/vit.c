@@ -55,6 +55,7 @@ static void dino_config(nn_config *k, const viv_model_source *source, const char
   m->dino = m->base.means = true;
   m->net.config.names = m->net.config.swiglu ? &nn_vit_swiglu_names : &nn_vit_dinov2_names;
   m->net.config.resize = resize;
+  m->base.map_channels = m->net.config.d;
   m->base.width = 2 * m->net.config.d;
   m->base.prepare.filter = VIV_CUBIC;
 }

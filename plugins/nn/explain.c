@@ -143,3 +143,35 @@ double nn_integrated_gradients(nn_number_of f, void *self, const double *x, cons
   for (int64_t i = 0; i < n; i++) sum += out[i] *= x[i] - from[i];
   return sum - (f(self, x) - f(self, from));
 }
+
+void nn_deletion_insertion(nn_number_of f, void *self, const double *x, const double *from,
+                           const double *scores, int64_t n, double *room, double *deletion,
+                           double *insertion) {
+  double *less = room, *more = room + n;
+  for (int64_t i = 0; i < n; i++) {
+    less[i] = x[i];
+    more[i] = from[i];
+  }
+  deletion[0] = f(self, less);
+  insertion[0] = f(self, more);
+  int64_t last = -1; /* the feature that went last */
+  for (int64_t k = 1; k <= n; k++) {
+    int64_t next = -1;
+    for (int64_t i = 0; i < n; i++) {
+      bool gone =
+          last >= 0 && (scores[i] > scores[last] || (scores[i] == scores[last] && i <= last));
+      if (!gone && (next < 0 || scores[i] > scores[next])) next = i;
+    }
+    less[next] = from[next];
+    more[next] = x[next];
+    deletion[k] = f(self, less);
+    insertion[k] = f(self, more);
+    last = next;
+  }
+}
+
+double nn_curve_area(const double *curve, int64_t n) {
+  double sum = (curve[0] + curve[n - 1]) / 2;
+  for (int64_t i = 1; i + 1 < n; i++) sum += curve[i];
+  return sum / (double)(n - 1);
+}

@@ -1,7 +1,8 @@
 /* Why a network answered as it did: which parts of its input decided. Plain functions; any thread.
  * Formulas: the survey of self-interpretable networks, arXiv:2501.15638; Abnar and Zuidema,
  * arXiv:2005.00928 (rollout); Zhou et al., arXiv:1512.04150 and Selvaraju et al., arXiv:1610.02391
- * (class activation); Sundararajan et al., arXiv:1703.01365 (integrated gradients). */
+ * (class activation); Sundararajan et al., arXiv:1703.01365 (integrated gradients); Petsiuk et al.,
+ * arXiv:1806.07421 (deletion and insertion). */
 #ifndef PLUGINS_NN_EXPLAIN_H
 #define PLUGINS_NN_EXPLAIN_H
 
@@ -37,5 +38,14 @@ void nn_gradient(nn_number_of f, void *self, double *x, int64_t n, double h, dou
  * calls. Answers the gap of completeness, sum IG - (F(x) - F(from)). room [2 n]. */
 double nn_integrated_gradients(nn_number_of f, void *self, const double *x, const double *from,
                                int64_t n, int32_t steps, double h, double *room, double *out);
+
+/* How well scores [n] rank what decides F: x's features give way to
+ * those of `from` one at a time, the highest score first (of equal ones the first): deletion [n + 1] is
+ * F after each, insertion [n + 1] the same from `from` to x. 2 n + 2 calls. room [2 n]. */
+void nn_deletion_insertion(nn_number_of f, void *self, const double *x, const double *from,
+                           const double *scores, int64_t n, double *room, double *deletion,
+                           double *insertion);
+/* The area under a curve of n > 1 points spread evenly over [0, 1]: trapezium rule. */
+double nn_curve_area(const double *curve, int64_t n);
 
 #endif

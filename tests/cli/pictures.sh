@@ -127,6 +127,17 @@ check "drawn over the picture" sh -c "! cmp -s '$tmp/why.png' '$a'"
 check "by another formula, as numbers" exits 0 "$viv" run $vit "$a" --task explain -p 'explain="occlusion"' \
   -o "$tmp/why.npy"
 check "a file of numbers" test -s "$tmp/why.npy"
+person=tests/data/people/0000.jpg
+check "a photograph" exits 0 "$viv" run $vit $person --task explain --draw "$tmp/why.png"
+check "how good the map is" exits 0 "$viv" run $vit $person --task explain -p curves=true -p cells=4 --json \
+  --draw "$tmp/curves.png"
+check "both curves and their areas" json '.[0] | (.deletion.curve | length == 17) and
+  (.insertion.curve | length == 17) and .deletion.area > 0 and .insertion.area < 1 and
+  .deletion.curve[0] == .insertion.curve[16]'
+check "drawn beside the map" sh -c "! cmp -s '$tmp/why.png' '$tmp/curves.png'"
+check "a network of concepts" exits 0 "$viv" run tests/goldens/explain/senn "$a" --task explain --json
+check "what each gives to the class, the most first" json '.[0].concepts | length == 7 and
+  ([.[].contribution | fabs] as $c | $c == ($c | sort | reverse))'
 check "a kind that the model has not" exits 5 "$viv" run $vit "$a" --task explain -p 'explain="cam"'
 check "it says which it has" complains "attention_rollout, occlusion"
 export VIV_PLUGIN_PATH="$build/badplugins"

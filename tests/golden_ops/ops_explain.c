@@ -1,6 +1,7 @@
 /* Explanations, of the small networks that the cases name. */
 #include "ops.h"
 
+#include "nn/concepts.h"
 #include "nn/explain.h"
 
 static bool attention_rollout(struct golden *g) {
@@ -249,6 +250,109 @@ static bool integrated_gradients(struct golden *g) {
   return true;
 }
 
+/* ---- judging an explanation ---- */
+
+static double probability(void *self, const double *x) {
+  struct network *n = self;
+  double sum = 0, y = logit(n, x);
+  for (int64_t i = 0; i < n->classes; i++) sum += exp(n->hidden[2][i] - y);
+  return 1 / sum;
+}
+
+static bool deletion_insertion(struct golden *g) {
+  struct array x = input(g, "x"), from = input(g, "baseline"), scores = input(g, "scores");
+  struct network n = read_network(g, x);
+  int64_t d = x.n / x.shape[0], batch = x.shape[0];
+  double *room = take(g, 2 * d * 8), *curves[2], *areas[2];
+  for (int i = 0; i < 2; i++) {
+    curves[i] = take(g, batch * (d + 1) * 8);
+    areas[i] = take(g, batch * 8);
+  }
+  for (int64_t b = 0; b < batch; b++) {
+    n.target = target(g, b);
+    nn_deletion_insertion(probability, &n, doubles(g, x, b), doubles(g, from, b),
+                          doubles(g, scores, b), d, room, curves[0] + b * (d + 1),
+                          curves[1] + b * (d + 1));
+    for (int i = 0; i < 2; i++) areas[i][b] = nn_curve_area(curves[i] + b * (d + 1), d + 1);
+  }
+  output_doubles(g, "deletion_curve", curves[0], batch * (d + 1));
+  output_doubles(g, "insertion_curve", curves[1], batch * (d + 1));
+  output_doubles(g, "deletion_auc", areas[0], batch);
+  output_doubles(g, "insertion_auc", areas[1], batch);
+  return true;
+}
+
+/* ---- heads that explain themselves ---- */
+
+static bool prototype_head(struct golden *g) {
+  struct array z = input(g, "z"), vectors = input(g, "prototypes");
+  struct array weight = input(g, "class_weight");
+  int64_t batch = z.shape[0], d = z.shape[1], places = z.n / batch / d, n = vectors.shape[0];
+  int64_t classes = weight.shape[0], width = z.shape[z.ndim - 1], *at = take(g, n * 8);
+  float *distances = take_floats(g, batch * n * places), *nearest = take_floats(g, batch * n);
+  float *similarity = take_floats(g, batch * n), *logits = take_floats(g, batch * classes);
+  float *room = take_floats(g, classes * n);
+  int32_t *location = take(g, batch * n * 2 * 4);
+  double epsilon = num_param(g, "epsilon", 1e-4);
+  for (int64_t b = 0; b < batch; b++) {
+    float *here = distances + b * n * places;
+    nn_prototype_distances(vectors.data, n, d, z.data + b * d * places, places, 1, places, here);
+    nn_prototype_nearest(here, n, places, epsilon, nearest + b * n, at, similarity + b * n);
+    nn_concept_answer(weight.data, NULL, similarity + b * n, classes, n, room,
+                      logits + b * classes);
+    for (int64_t k = 0; k < n; k++) {
+      location[(b * n + k) * 2] = (int32_t)(at[k] / width);
+      location[(b * n + k) * 2 + 1] = (int32_t)(at[k] % width);
+    }
+  }
+  output(g, "distances", distances, batch * n * places);
+  output(g, "min_distance", nearest, batch * n);
+  output_ints(g, "min_location", location, batch * n * 2);
+  output(g, "similarity", similarity, batch * n);
+  output(g, "logits", logits, batch * classes);
+  return true;
+}
+
+/* The concepts of a batch, sigmoid(W h + b). */
+static float *concepts_of(struct golden *g, struct array h, int64_t n) {
+  float *c =
+      apply(g, input(g, "concept_weight"), input(g, "concept_bias").data, h.data, h.shape[0]);
+  g->c->unary(g->c, VIV_SIGMOID, c, c, h.shape[0] * n);
+  return c;
+}
+
+static bool concept_bottleneck(struct golden *g) {
+  struct array h = input(g, "h"), weight = input(g, "y_weight"), bias = input(g, "y_bias");
+  struct array instead = input(g, "override"), where = input(g, "override_mask");
+  int64_t batch = h.shape[0], classes = weight.shape[0], n = weight.shape[1];
+  float *c = concepts_of(g, h, n), *given = take_floats(g, batch * classes * n);
+  float *logits = take_floats(g, batch * classes);
+  for (int64_t i = 0; instead.data && i < batch * n; i++)
+    if (where.data[i] != 0) c[i] = instead.data[i];
+  for (int64_t b = 0; b < batch; b++)
+    nn_concept_answer(weight.data, bias.data, c + b * n, classes, n, given + b * classes * n,
+                      logits + b * classes);
+  output(g, "concepts", c, batch * n);
+  output(g, "contributions", given, batch * classes * n);
+  output(g, "logits", logits, batch * classes);
+  return true;
+}
+
+static bool senn(struct golden *g) {
+  struct array h = input(g, "h");
+  int64_t batch = h.shape[0], n = input(g, "concept_weight").shape[0];
+  int64_t classes = input(g, "theta_weight").shape[0] / n;
+  float *c = concepts_of(g, h, n), *given = take_floats(g, classes * n);
+  float *theta = apply(g, input(g, "theta_weight"), input(g, "theta_bias").data, h.data, batch);
+  float *logits = take_floats(g, batch * classes);
+  for (int64_t b = 0; b < batch; b++)
+    nn_concept_answer(theta + b * classes * n, NULL, c + b * n, classes, n, given,
+                      logits + b * classes);
+  output(g, "theta", theta, batch * classes * n);
+  output(g, "logits", logits, batch * classes);
+  return true;
+}
+
 const struct op explain_ops[] = {{"attention_rollout", attention_rollout},
                                  {"network", network},
                                  {"cam", cam},
@@ -257,4 +361,8 @@ const struct op explain_ops[] = {{"attention_rollout", attention_rollout},
                                  {"saliency", saliency},
                                  {"gradient", gradient},
                                  {"integrated_gradients", integrated_gradients},
+                                 {"deletion_insertion", deletion_insertion},
+                                 {"prototype_head", prototype_head},
+                                 {"concept_bottleneck", concept_bottleneck},
+                                 {"senn", senn},
                                  {NULL, NULL}};

@@ -9,6 +9,8 @@
 #define DINO "tests/goldens/dinov2/registers-swiglu"
 #define BEIT "tests/goldens/beit/relative"
 #define SWIN "tests/goldens/swin/shifted-padded"
+#define PROTOPNET "tests/goldens/explain/protopnet"      /* 64 x 64 */
+#define SENN "tests/goldens/explain/senn"                /* 32 x 32 */
 #define IMAGE "tests/goldens/segformer/hf-png/image.png" /* 110 x 75 */
 
 static float pixels[2][3 * 32 * 32], grey[3 * 32 * 32];
@@ -140,6 +142,129 @@ Test(explain, the_map_has_the_shape_of_the_picture) {
   cr_assert_float_eq(aspect, 110.0 / 75, 0.05);
   free_results(&r);
   free_inputs(&in);
+}
+
+static double odds(viv_model *m, const float *x, int at) {
+  inputs in = {0};
+  results r;
+  add_pixels(&in, x, 1);
+  run_task(m, "classify", &in, NULL, &r);
+  double y = (double)((const float *)result_of(&r, "probabilities")->data)[at];
+  free_results(&r);
+  return y;
+}
+
+/* From the picture to grey and back, one cell at a time. */
+Test(explain, curves_end_at_the_picture_and_at_grey) {
+  viv_model *m = load(open_runtime(), VIT);
+  inputs in = {0};
+  results r;
+  fill();
+  add_pixels(&in, pixels[0], 1);
+  run_task(m, "explain", &in, "{\"curves\":true,\"cells\":3,\"target\":2}", &r);
+  cr_assert_eq(r.status, VIV_OK, "%s: %s", r.error.where, r.error.message);
+  const viv_tensor *curves = result_of(&r, "curves.0"), *areas = result_of(&r, "areas.0");
+  const float *y = curves->data;
+  cr_assert_eq(curves->shape[1], 10);
+  double whole = odds(m, pixels[0], 2), none = odds(m, grey, 2), area = 0;
+  cr_assert_float_eq(y[0], whole, 1e-5);
+  cr_assert_float_eq(y[9], none, 1e-5);
+  cr_assert_float_eq(y[10], none, 1e-5);
+  cr_assert_float_eq(y[19], whole, 1e-5);
+  for (int i = 0; i < 9; i++) area += (double)(y[i] + y[i + 1]) / 18;
+  cr_assert_float_eq(((const float *)areas->data)[0], area, 1e-5);
+  free_results(&r);
+}
+
+/* The curve's second point is the picture without the cell that the map has highest. */
+Test(explain, the_first_cell_to_go_is_the_one_the_map_has_highest) {
+  viv_model *m = load(open_runtime(), VIT);
+  inputs in = {0};
+  results r;
+  fill();
+  add_pixels(&in, pixels[0], 1);
+  run_task(m, "explain", &in,
+           "{\"explain\":\"occlusion\",\"patch\":16,\"curves\":true,\"cells\":2,\"target\":1}", &r);
+  cr_assert_eq(r.status, VIV_OK, "%s: %s", r.error.where, r.error.message);
+  const float *map = result_of(&r, "map.0")->data, *y = result_of(&r, "curves.0")->data;
+  int best = 0;
+  for (int i = 1; i < 4; i++)
+    if (map[i] > map[best]) best = i;
+  static float hidden[3 * 32 * 32];
+  for (int i = 0; i < 3 * 32 * 32; i++) {
+    int row = i / 32 % 32, column = i % 32;
+    hidden[i] = row / 16 * 2 + column / 16 == best ? 0 : pixels[0][i];
+  }
+  cr_assert_float_eq(y[1], odds(m, hidden, 1), 1e-5);
+  free_results(&r);
+}
+
+/* A network of concepts: the class's logit is the sum of what they give. */
+Test(explain, concepts_add_up_to_the_logit) {
+  viv_runtime *rt = open_runtime();
+  viv_model *m = load(rt, SENN);
+  inputs in = {0};
+  results r, over;
+  fill();
+  add_pixels(&in, pixels[0], 1);
+  run_task(m, "explain", &in, "{\"target\":3}", &r);
+  cr_assert_eq(r.status, VIV_OK, "%s: %s", r.error.where, r.error.message);
+  const viv_tensor *concepts = result_of(&r, "concepts.0");
+  double sum = 0;
+  for (int j = 0; j < 7; j++) sum += (double)((const float *)concepts->data)[2 * j + 1];
+  cr_assert_eq(concepts->shape[0], 7);
+  cr_assert_float_eq(sum, logit(m, pixels[0], 3), 1e-4);
+  run_task(m, "explain", &in, "{\"target\":3,\"override\":{\"4\":0}}", &over);
+  const float *now = result_of(&over, "concepts.0")->data;
+  cr_assert_eq(now[8], 0);
+  cr_assert_eq(now[9], 0);
+  free_results(&r);
+  free_results(&over);
+  viv_close(rt);
+}
+
+/* The map of a prototype is highest where the network found it. */
+Test(explain, a_prototype_is_seen_where_it_is_nearest) {
+  viv_runtime *rt = open_runtime();
+  viv_model *m = load(rt, PROTOPNET);
+  inputs in = {0};
+  results r, raw;
+  add_image(&in, IMAGE);
+  run_task(m, "explain", &in, "{\"prototype\":3}", &r);
+  cr_assert_eq(r.status, VIV_OK, "%s: %s", r.error.where, r.error.message);
+  run_task(m, "forward", &in, NULL, &raw);
+  const viv_tensor *map = result_of(&r, "map.0");
+  const int32_t *where = (const int32_t *)result_of(&raw, "min_location")->data + 6;
+  const float *x = map->data, *same = (const float *)result_of(&raw, "similarity")->data + 3;
+  for (int64_t i = 0; i < map->shape[0] * map->shape[1]; i++)
+    cr_assert_leq(x[i], x[where[0] * map->shape[1] + where[1]]);
+  cr_assert_float_eq(x[where[0] * map->shape[1] + where[1]], *same, 1e-5);
+  free_results(&r);
+  free_results(&raw);
+  free_inputs(&in);
+  viv_close(rt);
+}
+
+Test(explain, bad_questions_about_concepts) {
+  viv_runtime *rt = open_runtime();
+  viv_model *senn = load(rt, SENN), *prototypes = load(rt, PROTOPNET), *vit = load(rt, VIT);
+  inputs in = {0}, picture = {0};
+  fill();
+  add_pixels(&in, pixels[0], 1);
+  add_image(&picture, IMAGE);
+  expect_error(senn, "classify", &in, "{\"override\":{\"7\":1}}", VIV_BAD_INPUT, "0 to 6");
+  expect_error(senn, "classify", &in, "{\"override\":{\"one\":1}}", VIV_BAD_INPUT, "\"one\"");
+  expect_error(senn, "classify", &in, "{\"override\":{\"1\":2}}", VIV_BAD_INPUT, "0 to 1");
+  expect_error(senn, "classify", &in, "{\"override\":[1]}", VIV_BAD_INPUT, "an object");
+  expect_error(senn, "explain", &in, "{\"explain\":\"prototypes\"}", VIV_BAD_INPUT, "none of");
+  expect_error(prototypes, "classify", &picture, "{\"override\":{\"1\":1}}", VIV_BAD_INPUT,
+               "only concepts");
+  expect_error(prototypes, "explain", &picture, "{\"prototype\":10}", VIV_BAD_INPUT, "prototype");
+  expect_error(prototypes, "explain", &picture, "{\"explain\":\"cam\"}", VIV_BAD_INPUT,
+               "prototypes, occlusion");
+  expect_error(vit, "explain", &in, "{\"curves\":true,\"cells\":33}", VIV_BAD_INPUT, "33 x 33");
+  free_inputs(&picture);
+  viv_close(rt);
 }
 
 Test(explain, bad_questions) {
