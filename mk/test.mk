@@ -71,11 +71,13 @@ bench-parts: all badplugins $(BENCHES)
 	@sh tests/bench/languages.sh $(BUILD)
 	@$(BUILD)/viv bench tests/models/stories260K
 	@$(BUILD)/viv bench zoo/models/sambay-reasoner
-## bench-peers  detectors, tokenizers and COCO's evaluation beside other programs
+## bench-peers  detectors, vision networks, tokenizers and COCO's evaluation beside other programs
 bench-peers: all $(BENCHES)
 	@sh tests/bench/peers/setup.sh $(BUILD)/peers encoders
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/detectors.py $(BUILD)/viv \
 	  $(BUILD)/peers/detectors --json $(BUILD)/bench/detectors.json
+	@$(BUILD)/peers/python/bin/python tests/bench/peers/vision.py $(BUILD)/viv \
+	  $(BUILD)/peers/vision --json $(BUILD)/bench/vision.json
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/sounds.py $(BUILD)/viv \
 	  $(BUILD)/peers/sounds --json $(BUILD)/bench/sounds.json
 	@$(BUILD)/peers/python/bin/python tests/bench/peers/coco.py $(BUILD)/viv $(BUILD)/peers/coco

@@ -129,6 +129,11 @@ int32_t viv__camera_open(const viv__loaded *l, viv__camera **out, viv_error *err
 int32_t viv__camera_step(viv__camera *c, const cJSON *params, const viv__picture_item *before,
                          const viv__picture_item *item, const viv__picture *header,
                          viv_error *error);
+/* Whether the model tells the lens, and what it is for one picture, which the model sees twice: fx, fy,
+ * cx, cy in the picture's pixels. */
+bool viv__camera_sees_lens(const viv__camera *c);
+int32_t viv__camera_lens(viv__camera *c, const cJSON *params, const viv__picture_item *item,
+                         const viv__picture *header, double lens[4], viv_error *error);
 /* {"frames": [{"file", "motion", "camera_to_world", "intrinsics"}, ..]} */
 int32_t viv__camera_write(const viv__camera *c, const char *path, viv_error *error);
 void viv__camera_close(viv__camera *c);

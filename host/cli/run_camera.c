@@ -89,21 +89,27 @@ static bool matrix_of(const viv__tensor_list *list, const char *name, double out
   return true;
 }
 
-static void add_intrinsics(cJSON *into, const viv__camera *c, const double k[16],
-                           const viv__picture *header) {
-  if (!(c->size[0] > 0 && c->size[1] > 0)) return;
+/* fx, fy, cx, cy in pixels of the picture. */
+static void lens_of(const viv__camera *c, const double k[16], const viv__picture *header,
+                    double lens[4]) {
   double x = header->width / c->size[1], y = header->height / c->size[0];
-  cJSON *o = viv__need(cJSON_AddObjectToObject(into, "intrinsics"));
-  cJSON_AddItemToObject(o, "fx", viv__float_json((float)(k[0] * x)));
-  cJSON_AddItemToObject(o, "fy", viv__float_json((float)(k[5] * y)));
-  cJSON_AddItemToObject(o, "cx", viv__float_json((float)(k[2] * x)));
-  cJSON_AddItemToObject(o, "cy", viv__float_json((float)(k[6] * y)));
+  lens[0] = k[0] * x;
+  lens[1] = k[5] * y;
+  lens[2] = k[2] * x;
+  lens[3] = k[6] * y;
 }
 
-/* Runs the task and adds what it says to the frame's object. */
-static int32_t see(viv__camera *c, const cJSON *params, const viv__picture_item *before,
-                   const viv__picture_item *item, const viv__picture *header, cJSON *into,
-                   viv_error *error) {
+static void add_intrinsics(cJSON *into, const double lens[4]) {
+  static const char *const names[] = {"fx", "fy", "cx", "cy"};
+  cJSON *o = viv__need(cJSON_AddObjectToObject(into, "intrinsics"));
+  for (int i = 0; i < 4; i++) cJSON_AddItemToObject(o, names[i], viv__float_json((float)lens[i]));
+}
+
+/* What the task says about two frames: the motion between them as the model counts it, and the lens;
+ * seen: whether it told one. */
+static int32_t ask(viv__camera *c, const cJSON *params, const viv__picture_item *before,
+                   const viv__picture_item *item, const viv__picture *header, double motion[16],
+                   double lens[4], bool *seen, viv_error *error) {
   viv_tensor t[2];
   viv__tensor_list list = {0};
   viv__outcome outcome = {0};
@@ -113,25 +119,52 @@ static int32_t see(viv__camera *c, const cJSON *params, const viv__picture_item 
   for (int i = 0; i < 2; i++) value[i] = viv__item_value(order[i], c->frames[i], &t[i]);
   int32_t status =
       viv__job_run(c->l->model, "pose", params, values, 2, NULL, keep, &list, &outcome);
-  double m[16], motion[16], world[16], k[16];
+  double k[16];
   if (status < 0) {
     *error = outcome.error;
     error->code = status;
-  } else if (!matrix_of(&list, c->result, m)) {
+  } else if (!matrix_of(&list, c->result, motion)) {
     status = VIV_FAIL(error, VIV_BUG, c->result, "the model's task pose gave no such matrix");
   } else {
-    /* motion: points of the frame before, as this frame's camera has them. */
-    double back[16];
-    memcpy(c->earlier ? back : motion, m, sizeof m);
-    invert(m, c->earlier ? motion : back);
-    multiply(c->world, back, world);
-    memcpy(c->world, world, sizeof world);
-    add_matrix(into, "motion", motion);
-    if (matrix_of(&list, "K", k)) add_intrinsics(into, c, k, header);
+    *seen = c->size[0] > 0 && c->size[1] > 0 && matrix_of(&list, "K", k);
+    if (*seen) lens_of(c, k, header, lens);
   }
   viv__outcome_free(&outcome);
   viv__tensors_free(&list);
   return status;
+}
+
+/* Runs the task and adds what it says to the frame's object. */
+static int32_t see(viv__camera *c, const cJSON *params, const viv__picture_item *before,
+                   const viv__picture_item *item, const viv__picture *header, cJSON *into,
+                   viv_error *error) {
+  double m[16], motion[16], back[16], world[16], lens[4];
+  bool seen = false;
+  int32_t status = ask(c, params, before, item, header, m, lens, &seen, error);
+  if (status < 0) return status;
+  /* motion: points of the frame before, as this frame's camera has them. */
+  memcpy(c->earlier ? back : motion, m, sizeof m);
+  invert(m, c->earlier ? motion : back);
+  multiply(c->world, back, world);
+  memcpy(c->world, world, sizeof world);
+  add_matrix(into, "motion", motion);
+  if (seen) add_intrinsics(into, lens);
+  return VIV_OK;
+}
+
+bool viv__camera_sees_lens(const viv__camera *c) {
+  return c->size[0] > 0 && c->size[1] > 0;
+}
+
+int32_t viv__camera_lens(viv__camera *c, const cJSON *params, const viv__picture_item *item,
+                         const viv__picture *header, double lens[4], viv_error *error) {
+  double motion[16];
+  bool seen = false;
+  int32_t status = ask(c, params, item, item, header, motion, lens, &seen, error);
+  if (status < 0 || (seen && lens[0] > 0 && lens[1] > 0)) return status;
+  return VIV_FAIL(error, VIV_BAD_INPUT, "--out",
+                  "points need the camera, which this model does not tell: --intrinsics "
+                  "FX,FY,CX,CY in pixels of the picture");
 }
 
 int32_t viv__camera_step(viv__camera *c, const cJSON *params, const viv__picture_item *before,

@@ -229,8 +229,9 @@ struct batch {
   double threshold;
   viv__vocabulary words;
   double polygons; /* how far they may miss a mask */
-  double lens[4]; /* fx, fy, cx, cy that were given */
+  double lens[4];  /* fx, fy, cx, cy that were given */
   viv__camera *camera;
+  bool own_lens;           /* the camera tells each picture's lens */
   viv__picture_item other; /* the right picture, or the frame before; no name: there is none */
   int32_t other_size[2];
   bool coco, lines, file;  /* file: --out is no JSON but the result itself */
@@ -393,7 +394,9 @@ static int32_t one(struct batch *b, const viv__picture_item *item, cJSON *line, 
   viv__picture header = {0};
   int32_t status = viv__item_picture(item, b->params, true, &header, error);
   if (status >= 0) status = run_frame(b, item, &header, &results, &outcome, error);
-  if (status >= 0 && b->camera)
+  if (status >= 0 && b->own_lens)
+    status = viv__camera_lens(b->camera, b->params, item, &header, b->lens, error);
+  if (status >= 0 && b->o->camera)
     status = viv__camera_step(b->camera, b->params, b->other.name ? &b->other : NULL, item, &header,
                               error);
   b->other_size[0] = header.height;
@@ -435,7 +438,7 @@ static int32_t take_right(struct batch *b, viv__picture_source *source, const ch
 
 /* Frees the picture, or keeps it for the next one's job. A frame that failed is nobody's past. */
 static void let_go(struct batch *b, viv__picture_item *item, int32_t status) {
-  bool frames = b->schema->form == VIV__SEQUENCE || b->camera;
+  bool frames = b->schema->form == VIV__SEQUENCE || b->o->camera;
   if (frames) {
     viv__item_free(&b->other);
     b->other = status >= 0 ? *item : (viv__picture_item){0};
@@ -481,7 +484,7 @@ static int32_t run_all(struct batch *b, viv__picture_source *source) {
 }
 
 static int32_t write_out(struct batch *b, viv_error *error) {
-  if (b->camera) {
+  if (b->o->camera) {
     int32_t status = viv__camera_write(b->camera, b->o->camera, error);
     if (status < 0) return status;
   }
@@ -529,13 +532,21 @@ static int32_t prepare_folder(struct batch *b, viv_error *error) {
   return VIV_OK;
 }
 
-/* The camera that --intrinsics gives, for what needs one. */
+/* The camera that --intrinsics gives, for what needs one; of a single picture the model may know it. */
 static int32_t prepare_lens(struct batch *b, int64_t count, viv_error *error) {
   bool points = b->folder_kind ? !strcmp(b->folder_kind, "ply") : b->o->out && is_points(b->o->out);
   bool frames = b->schema->form == VIV__SEQUENCE && count != 1;
+  if (points && !b->o->intrinsics && b->schema->form == VIV__ONE_PICTURE) {
+    viv_error none = VIV_ERROR_INIT;
+    b->own_lens =
+        viv__camera_open(b->l, &b->camera, &none) >= 0 && viv__camera_sees_lens(b->camera);
+    if (b->own_lens) return VIV_OK;
+  }
   if (points && !b->o->intrinsics)
-    return VIV_FAIL(error, VIV_BAD_INPUT, "--out",
-                    "points need the camera: --intrinsics FX,FY,CX,CY in pixels of the picture");
+    return VIV_FAIL(
+        error, VIV_BAD_INPUT, "--out",
+        "points need the camera, which this model does not tell: --intrinsics FX,FY,CX,CY in "
+        "pixels of the picture");
   if (frames && !b->o->intrinsics)
     return VIV_FAIL(error, VIV_BAD_INPUT, "--task",
                     "%s needs the camera: --intrinsics FX,FY,CX,CY in pixels of the frames",
@@ -581,7 +592,7 @@ static int32_t prepare(struct batch *b, viv__picture_source *source, viv_error *
   if (!cJSON_GetObjectItemCaseSensitive(b->params, "exif_orientation"))
     cJSON_AddTrueToObject(b->params, "exif_orientation");
   status = viv__drawings_open(&b->drawings, b->o->draw, count, "pictures", error);
-  if (status >= 0 && b->o->camera) status = viv__camera_open(b->l, &b->camera, error);
+  if (status >= 0 && b->o->camera && !b->camera) status = viv__camera_open(b->l, &b->camera, error);
   if (status >= 0) status = viv__model_vocabulary(b->l, b->o->labels, &b->words, error);
   if (status < 0) return status;
   return viv__detector_open(b->l, b->schema, &b->o->detector, b->params, &b->detector, error);

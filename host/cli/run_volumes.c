@@ -53,6 +53,9 @@ static int32_t read_all(const char *const *args, int n, viv__nifti *like, viv_te
                    "patient must lie on one grid",
                    (long long)v.size[0], (long long)v.size[1], (long long)v.size[2], args[0],
                    (long long)like->size[0], (long long)like->size[1], (long long)like->size[2]);
+    if (status >= 0 && v.no_numbers)
+      fprintf(stderr, "viv: %s: %lld voxels are no numbers, and count as 0\n", args[i],
+              (long long)v.no_numbers);
     if (status >= 0) {
       space = v.size[0] * v.size[1] * v.size[2];
       data =

@@ -166,6 +166,9 @@ static int32_t check_fields(const struct header *h, int version, int64_t most, c
                     (long long)n, (long long)most);
   if (!h->width)
     return VIV_FAIL(error, VIV_NEVER, name, "numbers of the kind %d are not read", (int)h->type);
+  if (h->offset < 0)
+    return VIV_FAIL(error, VIV_BAD_INPUT, name,
+                    "where the header puts the voxels is no place in a file");
   if (h->offset < (version == 2 ? HEADER_2 : HEADER_1))
     return VIV_FAIL(error, VIV_BAD_INPUT, name, "the voxels begin inside the header");
   return VIV_OK;
@@ -261,7 +264,9 @@ static void read_voxels(const struct source *s, const struct header *h, viv__nif
         int64_t at = c * space + w.begin + i * w.step[0] + j * w.step[1];
         for (int64_t k = 0; k < v->size[2]; k++, at += w.step[2]) {
           double x = number_at(s, (size_t)at * (size_t)h->width, h) * slope + inter;
-          *to++ = isfinite(x) && fabs(x) < 3e38 ? (float)x : 0;
+          bool number = isfinite(x) && fabs(x) < 3e38;
+          *to++ = number ? (float)x : 0;
+          v->no_numbers += !number;
         }
       }
 }

@@ -19,6 +19,7 @@ typedef struct viv__nifti {
   double spacing[3]; /* mm, likewise */
   int64_t channels;  /* the file's fourth axis */
   float *data;       /* [channels, size]; what is no number in the file is 0 */
+  int64_t no_numbers; /* how many of them were none */
   int32_t axis[3];   /* which of the file's axes runs to the right, front, head */
   bool flip[3];      /* the file's axis runs the other way */
   double pixdim[4];  /* as in the file: the quaternion's sign, then the spacing of its axes */

@@ -51,6 +51,14 @@ check "are refused" complains "frames of one camera have one size"
 check "single pictures" exits 0 "$viv" run "$endo" "$endo/frame_0.png" "$endo/other_0.png" --camera "$tmp/out2"
 cp "$tmp/out2" "$tmp/out"
 check "have intrinsics in the picture's pixels" json '.[0].frames[1].intrinsics | .fx > 90 and .fx < 110 and .cy > 20 and .cy < 30'
+check "points by the model's own camera" exits 0 "$viv" run "$endo" "$endo/frame_0.png" -o "$tmp/own.ply"
+check "are there" grep -a -q '^element vertex [1-9]' "$tmp/own.ply"
+check "another camera" exits 0 "$viv" run "$endo" "$endo/frame_0.png" -o "$tmp/given.ply" --intrinsics 30,30,5,5
+check "sees other points" sh -c "! cmp -s '$tmp/own.ply' '$tmp/given.ply'"
+check "a model that knows no camera" exits 5 "$viv" run "$plain" "$now" -o "$tmp/none.ply"
+check "asks for one" complains "intrinsics FX,FY,CX,CY"
+check "one that sees motion, but no camera" exits 5 "$viv" run "$video" "$now" --task depth -o "$tmp/none.ply"
+check "asks too" complains "intrinsics FX,FY,CX,CY"
 check "no motion seen" exits 3 "$viv" run "$plain" "$now" --camera "$tmp/none"
 check "is said" complains "sees no motion"
 check "files want a folder" exits 5 "$viv" run "$plain" "$now" --format pfm

