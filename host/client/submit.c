@@ -1,4 +1,5 @@
 /* Jobs of a daemon: the way of their inputs there and of their events back. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -122,7 +123,9 @@ static int32_t encode(viv_job *job, const viv_request *q, viv__buf *out, viv_err
   if (n > VIV__WIRE_INPUTS)
     return VIV_FAIL(error, VIV_BAD_INPUT, "inputs", "%d inputs; a daemon takes %d", n,
                     VIV__WIRE_INPUTS);
-  viv__wire_submit *m = viv__calloc(1, sizeof *m);
+  /* Only the inputs that there are: a whole one is larger than most jobs. */
+  viv__wire_submit *m = viv__calloc(1, offsetof(viv__wire_submit, inputs) +
+                                           (size_t)(n ? n : 1) * sizeof m->inputs[0]);
   if (!m) return VIV_FAIL(error, VIV_NOT_NOW, "inputs", "no memory");
   m->model = job->model->remote_id;
   m->session = job->session ? job->session->remote_id : 0;
@@ -232,9 +235,37 @@ void viv__remote_cancel(viv_job *job) {
   viv__remote_send(job->rt->remote, VIV__WIRE_CANCEL, job->remote_id, NULL, -1, NULL);
 }
 
+static bool has_event(void *what) {
+  return viv__job_has_event(what);
+}
+
+bool viv__remote_await(viv_job *job, uint64_t until_ns) {
+  return viv__remote_pump(job->rt->remote, has_event, job, &job->remote_sleeps, until_ns);
+}
+
+void viv__remote_awake(viv_job *job) {
+  viv__remote *r = job->rt->remote;
+  pthread_mutex_lock(&r->state);
+  viv__remote_wake(r, &job->remote_sleeps);
+  pthread_mutex_unlock(&r->state);
+}
+
+void viv__remote_described(viv_job *job) {
+  viv__remote *r = job->rt->remote;
+  pthread_mutex_lock(&r->state);
+  if (job->live_prev && !job->remote_described) {
+    job->remote_described = true;
+    r->described++;
+    pthread_cond_signal(&r->turn);
+  }
+  pthread_mutex_unlock(&r->state);
+}
+
 void viv__remote_settle(viv_model *m) {
   viv__remote *r = m->rt->remote;
   pthread_mutex_lock(&r->state);
+  r->sleepers++;
+  pthread_cond_signal(&r->turn);
   for (int i = 0; i < VIV__REMOTE_BUCKETS;) {
     bool runs = false;
     for (const viv_job *j = r->jobs[i]; j; j = j->live_next) runs = runs || j->model == m;
@@ -243,6 +274,7 @@ void viv__remote_settle(viv_model *m) {
     else
       i++;
   }
+  r->sleepers--;
   pthread_mutex_unlock(&r->state);
 }
 
@@ -254,6 +286,8 @@ static void finish(viv__remote *r, viv_job *job, int32_t status, const viv_error
   viv__job_end(job, status, error, counters);
   pthread_mutex_lock(&r->state);
   leave(job);
+  if (job->remote_described) r->described--;
+  job->remote_described = false;
   if (s) s->used = false;
   pthread_cond_broadcast(&r->changed);
   pthread_mutex_unlock(&r->state);
@@ -362,6 +396,7 @@ bool viv__remote_event(viv__remote *r, const viv__frame *f, int fd, viv_error *e
   pthread_mutex_lock(&r->state);
   viv_job *job = *bucket(r, f->id);
   while (job && job->remote_id != f->id) job = job->live_next;
+  if (job) viv__remote_wake(r, &job->remote_sleeps);
   pthread_mutex_unlock(&r->state);
   int32_t status = viv__wire_event_read(f, &e, error);
   if (status >= 0 && (!job || e.seq != job->seq))

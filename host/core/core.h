@@ -133,6 +133,8 @@ struct viv_job {
   uint64_t remote_id;                     /* a daemon's: our number for it */
   void *remote_slab;                      /* where its large inputs lie */
   int64_t taken;                          /* events that were read since credit was given */
+  int remote_sleeps;                      /* threads that wait for what another one reads */
+  bool remote_described;                  /* its descriptor is looked at */
   viv_plugin_job *plugin_job;
   void *task_state;
   bool waiting;      /* the last step answered WAIT ... */
@@ -168,6 +170,7 @@ int32_t viv__job_deliver(viv_job *job, const viv_event *event);
  * when nobody can see it any more, or at once when it fails. */
 int32_t viv__job_lend(viv_job *job, const viv_event *event, void (*release)(void *owner),
                       void *owner);
+bool viv__job_has_event(viv_job *job); /* that viv_next_event would give at once */
 /* The one terminal event. Later calls do nothing. counters: JSON text, taken over, or NULL. */
 void viv__job_end(viv_job *job, int32_t status, const viv_error *error, char *counters);
 int32_t viv__job_poll(viv_job *job);
@@ -213,6 +216,7 @@ struct viv_model {
   int unfinished;        /* jobs that have begun and not ended */
   _Atomic uint32_t bell; /* rung whenever the worker may have something to do */
   bool stopping, busy;   /* busy: a worker or an inline caller is executing */
+  int claimers;          /* threads that wait until nobody is */
 };
 
 viv_model *viv__model_new(viv_runtime *rt); /* NULL: no memory */
@@ -222,8 +226,15 @@ void viv__model_queue(viv_job *job);
 bool viv__model_unqueue(viv_job *job);
 void viv__model_unref(viv_model *model);
 void *viv__worker(void *model);
-/* Runs one job to its end on the calling thread. The model must be claimed (busy). */
-void viv__run_one(viv_model *model, viv_job *job);
+/* Waits until nobody executes in the model, and keeps it so until it is given back. */
+void viv__model_claim(viv_model *model);
+void viv__model_unclaim(viv_model *model);
+/* The same for a job that is to run on the calling thread; false: other jobs have begun or wait. */
+bool viv__model_claim_idle(viv_job *job);
+/* Runs a job of a model that was claimed for it on the calling thread: to its end, or, for ns > 0, to the
+ * first round that ends later than that; the model's own thread goes on with what is left when the model is
+ * given back. Deadlines are not watched, and it is the caller who cancels it before the runtime closes. */
+void viv__run_here(viv_job *job, uint64_t ns);
 
 /* ---- sessions ---- */
 

@@ -136,7 +136,7 @@ struct model {
   char *cause; /* of the last failure */
   int64_t state_since;
   worker *worker, *coming; /* coming: a reload's */
-  job *queue;
+  job *queue, *queue_last;
   size_t n_queued;
   uint64_t queued_bytes;
   call *waiting; /* load calls to be answered */

@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -49,16 +50,22 @@ static void leave_client(job *j) {
 
 /* By priority, then by arrival. */
 static void enqueue(model *m, job *j) {
-  job **at = &m->queue;
+  job **at = &m->queue, *last = m->queue_last;
+  if (last && last->priority >= j->priority && last->id < j->id) at = &last->next;
   while (*at &&
          ((*at)->priority > j->priority || ((*at)->priority == j->priority && (*at)->id < j->id)))
     at = &(*at)->next;
   job_link(j, at);
+  if (!j->next) m->queue_last = j;
   m->n_queued++;
   m->queued_bytes += j->length;
 }
 
 static void dequeue(job *j) {
+  model *m = j->model;
+  if (m->queue_last == j)
+    m->queue_last =
+        j->prev == &m->queue ? NULL : (job *)(void *)((char *)j->prev - offsetof(job, next));
   job_unlink(j);
   j->model->n_queued--;
   j->model->queued_bytes -= j->length;
