@@ -56,10 +56,24 @@ viv__plugin *viv__find_strategy(viv_runtime *rt, viv_str name);
 
 typedef struct viv__loop viv__loop;
 
+/* Who keeps the states that long prompts left a model in (tasks/prompts.c); a daemon's worker has one.
+ * data: bytes of tasks/session_file.c. All [job]. */
+typedef struct viv__prompts {
+  void *self;
+  char id[65];   /* of the one model's checkpoint */
+  uint64_t most; /* bytes of one state */
+  /* The bytes of the state with the longest beginning in common with tokens, of at least least; cut: one that
+   * goes on differently will do. *data: viv__free. False: there is none. */
+  bool (*find)(void *self, const int32_t *tokens, int64_t n, int64_t least, bool cut, char **data,
+               size_t *len);
+  void (*keep)(void *self, const char *data, size_t len);
+} viv__prompts;
+
 struct viv_runtime {
   viv_host host;              /* the table plugins get; host.self is the runtime */
   struct viv__remote *remote; /* client/client.h; NULL: models live in this process */
   viv__log log;
+  const viv__prompts *prompts; /* NULL: nobody keeps them */
   const viv_compute *compute;
   pthread_mutex_t lock; /* plugins, models, cache */
   char **folders;       /* plugin search path, in order */

@@ -40,6 +40,7 @@ typedef struct config {
   int64_t max_queue;    /* jobs that wait for one model */
   int64_t max_clients, threads, cancel_grace_ms, start_limit_s;
   uint64_t queue_bytes, budget;
+  uint64_t prompt_bytes; /* kept prompts of all models; 0: none are kept */
 } config;
 
 /* Defaults, then the file (NULL: /etc/vivarium/vivd.json, where it may be absent). An unknown key is
@@ -220,6 +221,13 @@ void worker_call_with(worker *w, const char *verb, viv_str params, int fd, uint6
                       uint64_t client_id, uint64_t session);
 void worker_retire(worker *w); /* leaves when its jobs are done */
 
+/* ---- kept prompts (prompts.c) ---- */
+
+uint64_t prompts_most(const vivd *d); /* bytes of one; 0: none are kept */
+void prompts_give(worker *w);         /* what was kept for its model, when it has loaded it */
+/* A worker's, to be kept on disk; takes fd over. False: it is not what was announced. */
+bool prompts_take(worker *w, const viv__frame *f, int fd, viv_error *error);
+
 /* ---- jobs (jobs.c) ---- */
 
 struct job {
@@ -301,7 +309,7 @@ struct vivd {
   uint64_t bridge_after_ns;
   journal journal;
   uint64_t next_client, next_model, next_worker, next_job, next_call, next_session, next_pool;
-  size_t n_clients, n_jobs;
+  size_t n_clients, n_jobs, n_keeping; /* keeping: prompts on their way to the disk */
   uint64_t started_ns, drained_ns;
   uint64_t connections, malformed, rejected, events_out;
 };

@@ -31,6 +31,8 @@ typedef struct held {
   viv_session *session;
 } held;
 
+typedef struct prompts prompts;
+
 typedef struct state {
   pthread_mutex_t lock;
   viv__link link;
@@ -41,6 +43,7 @@ typedef struct state {
   mapped pools[MAX_POOLS];
   held *sessions;
   results *results;
+  prompts *prompts;
   bool leaving;
   /* whose turn it is */
   uint64_t turn;    /* counts the changes */
@@ -61,6 +64,14 @@ bool pull_events(state *s, running *r);
 void drop_running(state *s, running *r);
 void map_pool(state *s, const viv__frame *f, int fd); /* takes fd over */
 void unmap_pool(state *s, uint64_t number);
+
+/* ---- worker_prompts.c ---- */
+
+/* From now on the model's long prompts are kept by the daemon, in files of so many bytes at most. */
+void prompts_begin(state *s, uint64_t most);
+void prompts_offer(state *s, int fd); /* the daemon has kept one; takes fd over */
+void prompts_send(state *s);          /* queues what is to be kept for the daemon */
+void prompts_end(state *s);
 
 /* ---- worker_calls.c ---- */
 

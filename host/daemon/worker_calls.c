@@ -43,6 +43,8 @@ static void call_load(state *s, uint64_t id, const viv_json *p) {
                             : viv_load(s->rt, viv__json_text(p, "path", ""),
                                        *params ? params : NULL, &s->model, &error);
   if (status >= 0) status = viv_describe(s->model, &about, &error);
+  double most = viv__json_num(p, "prompt_bytes", 0);
+  if (status >= 0 && most >= 1) prompts_begin(s, (uint64_t)most);
   if (status < 0) {
     reply(s, id, status, &error, (viv_str){NULL, 0});
     return;

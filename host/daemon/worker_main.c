@@ -162,6 +162,7 @@ int worker_main(int argc, char **argv) {
   while (s.n_jobs) drop_running(&s, &s.jobs[0]);
   drop_sessions(&s);
   viv_close(s.rt);
+  prompts_end(&s);
   viv__link_close(&s.link);
   free(s.results);
   return 0;

@@ -55,6 +55,10 @@ static void take_frame(state *s, const viv__frame *f, int fd) {
     map_pool(s, f, fd);
     fd = -1;
     break;
+  case VIV__WIRE_PROMPT:
+    prompts_offer(s, fd);
+    fd = -1;
+    break;
   case VIV__WIRE_UNPOOL:
     unmap_pool(s, f->id);
     break;
@@ -90,6 +94,7 @@ static void attend(state *s) {
   static struct pollfd fds[MAX_JOBS + 1];
   for (size_t i = 0; i < s->n_jobs;)
     if (!pull_events(s, &s->jobs[i])) i++;
+  prompts_send(s);
   int32_t flushed = viv__link_flush(&s->link);
   if (flushed < 0) {
     s->leaving = true;

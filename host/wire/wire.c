@@ -21,7 +21,8 @@ static const struct {
                             [VIV__WIRE_POOL] = {"POOL", 8},
                             [VIV__WIRE_UNPOOL] = {"UNPOOL", 0},
                             [VIV__WIRE_GOODBYE] = {"GOODBYE", KIB(4)},
-                            [VIV__WIRE_NOTE] = {"NOTE", MIB(1)}};
+                            [VIV__WIRE_NOTE] = {"NOTE", MIB(1)},
+                            [VIV__WIRE_PROMPT] = {"PROMPT", 8}};
 
 int64_t viv__wire_limit(int type) {
   return type > 0 && type < VIV__WIRE_TYPES ? types[type].limit : -1;

@@ -37,7 +37,8 @@ enum viv__wire_type {
   VIV__WIRE_UNPOOL = 10,  /* it is not needed any more */
   VIV__WIRE_GOODBYE = 11, /* the reason why the connection is being closed */
   VIV__WIRE_NOTE = 12,    /* worker to daemon: JSON */
-  VIV__WIRE_TYPES = 13
+  VIV__WIRE_PROMPT = 13,  /* worker to daemon and back: a prompt's state, to be kept */
+  VIV__WIRE_TYPES = 14
 };
 
 enum viv__wire_flags { VIV__WIRE_FD = 1 /* one descriptor comes with the frame's first byte */ };
@@ -127,7 +128,7 @@ typedef struct viv__wire_event {
 void viv__wire_put_event(viv__buf *out, const viv__wire_event *m);
 int32_t viv__wire_event_read(const viv__frame *f, viv__wire_event *m, viv_error *error);
 
-/* CREDIT_MORE: events; POOL: bytes. */
+/* CREDIT_MORE: events; POOL, PROMPT: bytes. */
 void viv__wire_put_number(viv__buf *out, uint64_t number);
 int32_t viv__wire_number_read(const viv__frame *f, uint64_t *number, viv_error *error);
 /* GOODBYE, NOTE. */

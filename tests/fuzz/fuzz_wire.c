@@ -42,6 +42,7 @@ static int32_t read_frame(const viv__frame *f, viv_error *e) {
     break;
   case VIV__WIRE_CREDIT_MORE:
   case VIV__WIRE_POOL:
+  case VIV__WIRE_PROMPT:
     if ((status = viv__wire_number_read(f, &number, e)) >= 0) viv__wire_put_number(&b, number);
     break;
   case VIV__WIRE_GOODBYE:
