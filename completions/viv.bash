@@ -44,7 +44,8 @@ ps top load unload stop metrics logs replay doctor new-plugin version"
     bench) options="$common $load --repetitions --prompt --generate" ;;
     golden) options="$common $load --taps-first --call --quiet --dry-run" ;;
     list) options="$common --models --state --markdown" ;;
-    show) options="$common $load" ;;
+    show) options="$common $load --local" ;;
+    why | plugins) options="$common --local" ;;
     tokenize) options="$common --decode --no-special --bytes" ;;
     embed) options="$common $load --local --query --top --pooling --no-normalize --out" ;;
     fill) options="$common $load --local --top" ;;

@@ -36,6 +36,13 @@ check "run answers the same" same "$viv" run sambay-reasoner "What is 345 + 1278
 check "sampling with a seed too" same "$viv" run "$stories" "Once" --temp 0.8 --seed 3 -n 40
 check "score too" same "$viv" score "$stories" "Once upon a time there was a dog."
 check "embed too" same "$viv" embed "$stories" "Once upon a time"
+for verb in "why $stories" "show $stories" "plugins"; do
+  # shellcheck disable=SC2086
+  check "$verb answers the same" same "$viv" $verb
+  # The daemon was told its plugin folders, this process looks in its own.
+  check "$verb --json too" sh -c "'$viv' $verb --json | jq 'del(.folders)' >'$tmp/there' && '$viv' $verb --json --local | jq 'del(.folders)' | cmp - '$tmp/there'"
+done
+check "a worker was asked" sh -c "'$viv' logs | grep -c 'of no model' | xargs test 3 -le"
 check "the jobs ran there" sh -c "'$viv' ps --json | jq -e '[.models[].done] | add >= 4'"
 check "an error is the same" exits 5 "$viv" run "$stories" "x" -p top_p=7
 cp "$tmp/err" "$tmp/err.there"
