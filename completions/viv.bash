@@ -55,8 +55,8 @@ ps top load unload stop metrics logs replay doctor new-plugin version"
     top) options="$common --interval --count" ;;
     replay) options="$common --show" ;;
     logs) options="$common --level" ;;
-    encode) options="$common $load --out --codebooks --bitrate --pcm --rate --channels --chunk --wide" ;;
-    decode) options="$common $load --out --format --chunk" ;;
+    encode) options="$common $load --local --out --codebooks --bitrate --pcm --rate --channels --chunk --wide" ;;
+    decode) options="$common $load --local --out --format --chunk" ;;
     new-plugin) options="--help --dir" ;;
     *) options="$common" ;;
   esac

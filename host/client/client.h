@@ -40,6 +40,8 @@ int32_t viv__remote_submit(viv_model *m, const viv_request *request, viv_job **o
                            viv_error *error);
 void viv__remote_credit(viv_job *job, int64_t events);
 void viv__remote_cancel(viv_job *job);
+/* Sends what the job's streams hold, as far as the daemon has room for it. [any] */
+void viv__remote_feed(viv_job *job);
 /* Brings the job's next event on the calling thread, which saves a change of threads; until_ns as
  * viv__now_ns. False: another thread reads, so the caller has to sleep until it has brought the event, and
  * to call viv__remote_awake then. */

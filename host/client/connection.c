@@ -89,6 +89,7 @@ static bool take_frame(viv__remote *r, const viv__frame *f, int fd, viv_error *e
     return true;
   }
   if (fd >= 0) close(fd);
+  if (f->type == VIV__WIRE_ROOM) return viv__remote_room(r, f, error);
   if (f->type == VIV__WIRE_UNPOOL) {
     viv__remote_regions_drop(r, f->id);
     return true;

@@ -63,6 +63,14 @@ typedef struct viv__remote {
 /* Queues a frame and sends it; takes message and fd over. NOT_NOW: the connection is lost. */
 int32_t viv__remote_send(viv__remote *r, int type, uint64_t id, viv__buf *message, int fd,
                          viv_error *error);
+/* A stream's way to the daemon; under the send lock. */
+struct viv__remote_feed {
+  uint64_t room; /* bytes that may be sent */
+  bool ended;    /* its end was sent */
+};
+
+/* The daemon has room for more of a job's stream. False: it broke the protocol. */
+bool viv__remote_room(viv__remote *r, const viv__frame *f, viv_error *error);
 /* An event frame, on the reader's thread; false: the daemon broke the protocol. */
 bool viv__remote_event(viv__remote *r, const viv__frame *f, int fd, viv_error *error);
 /* Reads on this thread what the daemon sends until done(what) is true, until the time (a viv__now_ns, or

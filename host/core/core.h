@@ -146,6 +146,7 @@ struct viv_job {
   struct viv_job *live_next, **live_prev; /* all jobs the loop watches, or that a daemon runs */
   uint64_t remote_id;                     /* a daemon's: our number for it */
   void *remote_slab;                      /* where its large inputs lie */
+  struct viv__remote_feed *remote_feeds;  /* its streams' way to the daemon */
   int64_t taken;                          /* events that were read since credit was given */
   int remote_sleeps;                      /* threads that wait for what another one reads */
   bool remote_described;                  /* its descriptor is looked at */
@@ -190,7 +191,8 @@ void viv__job_end(viv_job *job, int32_t status, const viv_error *error, char *co
 int32_t viv__job_poll(viv_job *job);
 int32_t viv__job_wants_tap(viv_job *job, viv_str name);
 viv_arena *viv__job_arena(viv_job *job);
-void viv__job_kick(viv_job *job); /* wakes the worker for a waiting job */
+void viv__job_detach_streams(viv_job *job); /* it is woken by them no more */
+void viv__job_kick(viv_job *job);           /* wakes the worker for a waiting job */
 const viv_value *viv__job_input(const viv_job *job, const char *name, int32_t kind); /* 0: any */
 
 /* ---- models ---- */
@@ -279,5 +281,10 @@ void viv__stream_attach(viv_stream *stream, viv_job *job);
 void viv__stream_detach(viv_stream *stream);
 void viv__stream_unref(viv_stream *stream);
 int32_t viv__stream_read(viv_stream *stream, void *data, uint64_t capacity, uint64_t *bytes);
+/* The same for who passes the bytes on. [any] */
+int32_t viv__stream_take(viv_stream *stream, void *data, uint64_t capacity, uint64_t *bytes);
+/* fd, an eventfd that outlives the stream, is rung whenever its job has read from it. */
+void viv__stream_ring(viv_stream *stream, int fd);
+uint64_t viv__stream_taken(viv_stream *stream); /* bytes since it was opened */
 
 #endif

@@ -133,7 +133,7 @@ static int32_t read_params(viv_job *job, const char *params, viv_error *error) {
   return VIV_OK;
 }
 
-static void detach_streams(viv_job *job) {
+void viv__job_detach_streams(viv_job *job) {
   for (int32_t i = 0; i < job->request.n_inputs; i++)
     if (job->inputs[i]->kind == VIV_KIND_STREAM) viv__stream_detach(job->inputs[i]->stream);
 }
@@ -176,7 +176,7 @@ int32_t viv__job_new(viv_model *model, const viv_request *request, viv_job **out
     job->request.session = job->session->handle;
   }
   if (status < 0) {
-    detach_streams(job);
+    viv__job_detach_streams(job);
     viv__job_unref(job);
     return status;
   }
@@ -212,6 +212,7 @@ void viv__job_unref(viv_job *job) {
   if (atomic_fetch_sub(&job->refs, 1) != 1) return;
   for (int32_t i = 0; i < job->request.n_inputs; i++)
     if (job->inputs[i]->kind == VIV_KIND_STREAM) viv__stream_unref(job->inputs[i]->stream);
+  viv__free(job->remote_feeds);
   free_events(job);
   if (job->session) viv__session_unref(job->session);
   for (size_t i = 0; i < job->n_taps; i++) viv__free(job->taps[i]);
@@ -253,6 +254,10 @@ int32_t viv__job_wants_tap(viv_job *job, viv_str name) {
 }
 
 void viv__job_kick(viv_job *job) {
+  if (job->rt->remote) { /* a stream has more for the daemon */
+    viv__remote_feed(job);
+    return;
+  }
   atomic_store(&job->kicked, 1);
   pthread_mutex_lock(&job->model->lock);
   atomic_fetch_add(&job->model->bell, 1);
@@ -409,7 +414,7 @@ int32_t viv__job_lend(viv_job *job, const viv_event *event, void (*release)(void
 }
 
 void viv__job_end(viv_job *job, int32_t status, const viv_error *error, char *counters) {
-  detach_streams(job);
+  viv__job_detach_streams(job);
   pthread_mutex_lock(&job->lock);
   if (job->ended) {
     pthread_mutex_unlock(&job->lock);

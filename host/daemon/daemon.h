@@ -243,7 +243,9 @@ struct job {
   uint32_t length;
   int32_t priority;
   int64_t credit; /* events that the worker may still send */
-  uint64_t seq;   /* of the next event */
+  uint32_t n_streams;
+  uint64_t room[VIV__WIRE_STREAMS]; /* bytes that the client may still send */
+  uint64_t seq;                     /* of the next event */
   uint64_t submitted_ns, started_ns, deadline_ns, stopped_ns;
 };
 
@@ -253,6 +255,8 @@ job *job_of_client(client *c, uint64_t id);
 /* Ends a job on vivd's own account. */
 void job_fail(job *j, int32_t status, const char *where, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+void job_feed(client *c, const viv__frame *f);
+void job_room(worker *w, const viv__frame *f);
 void job_event(worker *w, const viv__frame *f, int fd);
 void job_run(job *j, worker *w);
 void jobs_orphan(client *c); /* the client has gone */

@@ -12,12 +12,21 @@
 
 enum { DAEMON_FD = 3, MAX_JOBS = 1024, MAX_POOLS = 128 };
 
+/* An input stream of a job's. The daemon's client may send as much as room says, which is what is free in
+ * the stream. */
+typedef struct feed {
+  viv_stream *stream;
+  uint64_t given; /* bytes that room was given for */
+} feed;
+
 typedef struct running {
   uint64_t id;
   viv_job *job;
   int64_t credit;
   uint64_t seq, deadline_ns, client;
   bool cancelled;
+  feed *feeds; /* [n_feeds] its streams */
+  uint32_t n_feeds;
 } running;
 
 typedef struct mapped {
@@ -45,6 +54,7 @@ typedef struct state {
   results *results;
   prompts *prompts;
   bool leaving;
+  int taken; /* an eventfd: a job has read from a stream */
   /* whose turn it is */
   uint64_t turn;    /* counts the changes */
   uint64_t here_ns; /* since when a job has been running on the thread whose turn it is; 0: none */
@@ -62,6 +72,8 @@ running *find_running(state *s, uint64_t id);
 /* Queues what the job has for the daemon; true: it ended and its place is another's now. */
 bool pull_events(state *s, running *r);
 void drop_running(state *s, running *r);
+void take_feed(state *s, const viv__frame *f);
+void give_room(state *s); /* for what jobs have read from their streams */
 void map_pool(state *s, const viv__frame *f, int fd); /* takes fd over */
 void unmap_pool(state *s, uint64_t number);
 

@@ -79,8 +79,14 @@ static bool stopped(const running *r) {
   return r->cancelled || (r->deadline_ns && viv__now_ns() >= r->deadline_ns);
 }
 
+static void free_feeds(feed *feeds, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) viv_stream_free(feeds[i].stream);
+  viv__free(feeds);
+}
+
 void drop_running(state *s, running *r) {
   viv_job_free(r->job);
+  free_feeds(r->feeds, r->n_feeds);
   *r = s->jobs[--s->n_jobs];
 }
 
@@ -115,7 +121,8 @@ static const mapped *pool_of(const state *s, uint64_t number) {
 }
 
 /* Everything is copied before the daemon's next frame is read. */
-static int32_t make_job(state *s, const viv__wire_submit *m, viv_job **out, viv_error *error) {
+static int32_t make_job(state *s, const viv__wire_submit *m, const feed *feeds, viv_job **out,
+                        viv_error *error) {
   static viv_value values[VIV__WIRE_INPUTS];
   static viv_tensor tensors[VIV__WIRE_INPUTS];
   static const viv_value *list[VIV__WIRE_INPUTS];
@@ -130,6 +137,10 @@ static int32_t make_job(state *s, const viv__wire_submit *m, viv_job **out, viv_
     }
     values[i] = (viv_value){.struct_size = sizeof values[i], .kind = v->kind, .name = v->name};
     list[i] = &values[i];
+    if (v->kind == VIV_KIND_STREAM) {
+      values[i].stream = feeds++->stream;
+      continue;
+    }
     if (v->kind != VIV_KIND_TENSOR) {
       values[i].bytes = bytes;
       continue;
@@ -173,13 +184,61 @@ running *find_running(state *s, uint64_t id) {
   return NULL;
 }
 
+/* ---- streams ---- */
+
+/* What a client may be ahead of a job's reading, for each stream; less is told of only a quarter at a time. */
+#define STREAM_BYTES (UINT64_C(1) << 18)
+
+static int32_t open_feeds(state *s, const viv__wire_submit *m, feed **feeds, uint32_t *n,
+                          viv_error *error) {
+  uint32_t wanted = 0;
+  int32_t status = VIV_OK;
+  for (uint32_t i = 0; i < m->n_inputs; i++) wanted += m->inputs[i].kind == VIV_KIND_STREAM;
+  if (!wanted) return VIV_OK;
+  *feeds = viv__calloc(wanted, sizeof **feeds);
+  if (!*feeds) return VIV_FAIL(error, VIV_NOT_NOW, "streams", "no memory");
+  for (; *n < wanted && status >= 0; *n += status >= 0) {
+    status = viv_stream_open(s->rt, STREAM_BYTES, &(*feeds)[*n].stream, error);
+    if (status >= 0) viv__stream_ring((*feeds)[*n].stream, s->taken);
+  }
+  return status;
+}
+
+static void give(state *s, const running *r, uint32_t k) {
+  feed *f = &r->feeds[k];
+  uint64_t may = viv__stream_taken(f->stream) + STREAM_BYTES;
+  if (may - f->given < STREAM_BYTES / 4) return;
+  viv__wire_feed m = {.stream = k, .room = may - f->given};
+  viv__buf b = {0};
+  viv__wire_put_room(&b, &m);
+  if (viv__link_put_buf(&s->link, VIV__WIRE_ROOM, r->id, &b, -1)) f->given = may;
+}
+
+void give_room(state *s) {
+  for (size_t i = 0; i < s->n_jobs; i++)
+    for (uint32_t k = 0; k < s->jobs[i].n_feeds; k++) give(s, &s->jobs[i], k);
+}
+
+void take_feed(state *s, const viv__frame *f) {
+  viv__wire_feed m;
+  running *r = find_running(s, f->id);
+  if (!r || viv__wire_feed_read(f, &m, NULL) < 0 || m.stream >= r->n_feeds) return;
+  viv_stream *stream = r->feeds[m.stream].stream;
+  if (!m.bytes.len)
+    viv_stream_close(stream);
+  else if (viv_stream_push(stream, m.bytes.ptr, m.bytes.len, 0) != VIV_OK)
+    viv_job_cancel(r->job); /* more than there was room for: its input is not whole */
+}
+
+/* ---- running ---- */
+
 /* How long a job may go on here once it is seen to take several rounds. */
 enum { ROUNDS_NS = 100000, FLUSH_NS = 50000 };
 
 /* Runs a job on this thread when the model is idle, and hands it to the model's own otherwise. One with a
- * deadline is the library's to watch. */
-static void start(state *s, viv_job *made, uint64_t id, bool deadline) {
-  if (deadline || !viv__model_claim_idle(made)) {
+ * deadline is the library's to watch, one with a stream has to wait for what is still to be read here. */
+static void start(state *s, viv_job *made, uint64_t id, bool waits) {
+  if (waits || !viv__model_claim_idle(made)) {
     viv__job_ref(made); /* the loop's, then the queue's */
     viv__loop_submit(s->rt, made);
     return;
@@ -204,8 +263,12 @@ void take_submit(state *s, const viv__frame *f) {
   int32_t status = viv__wire_submit_read(f, &m, &error);
   if (status >= 0 && (!s->model || s->n_jobs == MAX_JOBS))
     status = VIV_FAIL(&error, VIV_NOT_NOW, "worker", "there is no model yet, or too many jobs");
-  if (status >= 0) status = make_job(s, &m, &made, &error);
+  feed *feeds = NULL;
+  uint32_t n_feeds = 0;
+  if (status >= 0) status = open_feeds(s, &m, &feeds, &n_feeds, &error);
+  if (status >= 0) status = make_job(s, &m, feeds, &made, &error);
   if (status < 0) {
+    free_feeds(feeds, n_feeds);
     send_end(s, f->id, 0, status, &error);
     return;
   }
@@ -213,7 +276,10 @@ void take_submit(state *s, const viv__frame *f) {
   /* vivd has put the connection's number where a client names the model. */
   *r = (running){.id = f->id, .job = made, .credit = m.credit, .client = m.model};
   if (m.deadline_ms > 0) r->deadline_ns = viv__now_ns() + (uint64_t)m.deadline_ms * 1000000u;
-  start(s, made, f->id, m.deadline_ms > 0);
+  r->feeds = feeds;
+  r->n_feeds = n_feeds;
+  for (uint32_t k = 0; k < n_feeds; k++) give(s, r, k);
+  start(s, made, f->id, m.deadline_ms > 0 || n_feeds);
 }
 
 void map_pool(state *s, const viv__frame *f, int fd) {

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -55,6 +56,9 @@ static void take_frame(state *s, const viv__frame *f, int fd) {
     map_pool(s, f, fd);
     fd = -1;
     break;
+  case VIV__WIRE_FEED:
+    take_feed(s, f);
+    break;
   case VIV__WIRE_PROMPT:
     prompts_offer(s, fd);
     fd = -1;
@@ -71,14 +75,14 @@ static void take_frame(state *s, const viv__frame *f, int fd) {
   if (fd >= 0) close(fd);
 }
 
-/* Ends early when the turn is lost: who has it now reads on. */
+/* The frames that were read and not looked at yet. Ends early when the turn is lost: who has it then goes
+ * on with them. */
 static void take_frames(state *s) {
   viv__frame f;
   viv_error error = VIV_ERROR_INIT;
   int fd;
+  int32_t status = VIV_WAIT;
   uint64_t turn = s->turn;
-  int32_t status = viv__link_read(&s->link, &error);
-  if (status == VIV_DONE || status < 0) s->leaving = true;
   while (!s->leaving && (status = viv__link_next(&s->link, &f, &fd, &error)) == VIV_OK) {
     take_frame(s, &f, fd);
     if (s->turn != turn) return;
@@ -86,24 +90,34 @@ static void take_frames(state *s) {
   if (status < 0) s->leaving = true;
 }
 
+static void read_frames(state *s) {
+  int32_t status = viv__link_read(&s->link, NULL);
+  if (status == VIV_DONE || status < 0)
+    s->leaving = true;
+  else
+    take_frames(s);
+}
+
 /* Deadlines of jobs whose reader gives no credit are looked at now and then. */
 enum { LOOK_MS = 100 };
 
 /* Sends what there is, waits for more, reads it. */
 static void attend(state *s) {
-  static struct pollfd fds[MAX_JOBS + 1];
+  static struct pollfd fds[MAX_JOBS + 2];
   for (size_t i = 0; i < s->n_jobs;)
     if (!pull_events(s, &s->jobs[i])) i++;
+  give_room(s);
   prompts_send(s);
   int32_t flushed = viv__link_flush(&s->link);
   if (flushed < 0) {
     s->leaving = true;
     return;
   }
-  nfds_t n = 1;
+  nfds_t n = 2;
   bool waits = false;
   fds[0] = (struct pollfd){.fd = DAEMON_FD,
                            .events = (short)(POLLIN | (flushed == VIV_WAIT ? POLLOUT : 0))};
+  fds[1] = (struct pollfd){.fd = s->taken, .events = POLLIN};
   for (size_t i = 0; i < s->n_jobs; i++) {
     running *r = &s->jobs[i];
     if (r->credit > 0 || r->cancelled)
@@ -115,10 +129,12 @@ static void attend(state *s) {
   int ready = poll(fds, n, waits ? LOOK_MS : -1);
   int failed = errno;
   pthread_mutex_lock(&s->lock);
+  uint64_t times;
+  if (ready > 0 && fds[1].revents && read(s->taken, &times, sizeof times) < 0) errno = 0;
   if (ready < 0 && failed != EINTR)
     s->leaving = true;
   else if (ready > 0 && fds[0].revents & (POLLIN | POLLHUP | POLLERR))
-    take_frames(s);
+    read_frames(s);
 }
 
 /* Waits until a job has been running for too long on the other thread; true: the turn is ours. */
@@ -142,10 +158,12 @@ static void take_turns(state *s, bool ours) {
   while (!s->leaving) {
     uint64_t turn = s->turn;
     if (!ours) {
-      ours = stand_by(s);
-      continue;
+      if (!stand_by(s)) continue;
+      turn = s->turn;
+      take_frames(s); /* that came together with the job which runs too long */
+    } else {
+      attend(s);
     }
-    attend(s);
     ours = s->turn == turn;
   }
   /* A job that still runs on the other thread is of no more use, and who waits there is to see it. */
@@ -163,7 +181,8 @@ void serve(state *s) {
   pthread_t other;
   pthread_mutex_init(&s->lock, NULL);
   s->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-  if (s->timer < 0 || pthread_create(&other, NULL, second, s)) {
+  s->taken = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (s->timer < 0 || s->taken < 0 || pthread_create(&other, NULL, second, s)) {
     fprintf(stderr, "the worker has no descriptor or thread for its second turn: %s\n",
             strerror(errno));
     return;

@@ -220,6 +220,8 @@ static void on_frame(peer *p, const viv__frame *f, int fd) {
   }
   if (f->type == VIV__WIRE_EVENT)
     job_event(w, f, fd);
+  else if (f->type == VIV__WIRE_ROOM)
+    job_room(w, f);
   else if (f->type == VIV__WIRE_REPLY)
     on_reply(w, f, fd);
   else if (f->type == VIV__WIRE_NOTE && w->state == WORKER_STARTING)
