@@ -291,6 +291,8 @@ void bridge_stop(vivd *d);
 
 /* ---- the whole ---- */
 
+enum { TICK_MS = 20 };
+
 struct vivd {
   uv_loop_t loop;
   uv_poll_t listener;
@@ -314,7 +316,7 @@ struct vivd {
   journal journal;
   uint64_t next_client, next_model, next_worker, next_job, next_call, next_session, next_pool;
   size_t n_clients, n_jobs, n_keeping; /* keeping: prompts on their way to the disk */
-  uint64_t started_ns, drained_ns;
+  uint64_t started_ns, drained_ns, ticked_ns;
   uint64_t connections, malformed, rejected, events_out;
 };
 
