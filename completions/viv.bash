@@ -44,7 +44,8 @@ ps top load unload stop metrics logs replay doctor new-plugin version"
     bench) options="$common $load --repetitions --prompt --generate" ;;
     golden) options="$common $load --taps-first --call --quiet --dry-run" ;;
     list) options="$common --models --state --markdown" ;;
-    show) options="$common $load" ;;
+    show) options="$common $load --local" ;;
+    why | plugins) options="$common --local" ;;
     tokenize) options="$common --decode --no-special --bytes" ;;
     embed) options="$common $load --local --query --top --pooling --no-normalize --out" ;;
     fill) options="$common $load --local --top" ;;
@@ -54,8 +55,8 @@ ps top load unload stop metrics logs replay doctor new-plugin version"
     top) options="$common --interval --count" ;;
     replay) options="$common --show" ;;
     logs) options="$common --level" ;;
-    encode) options="$common $load --out --codebooks --bitrate --pcm --rate --channels --chunk --wide" ;;
-    decode) options="$common $load --out --format --chunk" ;;
+    encode) options="$common $load --local --out --codebooks --bitrate --pcm --rate --channels --chunk --wide" ;;
+    decode) options="$common $load --local --out --format --chunk" ;;
     new-plugin) options="--help --dir" ;;
     *) options="$common" ;;
   esac

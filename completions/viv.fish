@@ -3,7 +3,7 @@ set -l verbs run chat list show why plugins tokenize session eval score embed fi
 set -l with_model run chat show why tokenize session eval score embed fill classify encode decode quantize bench load unload
 set -l generating run chat session eval
 set -l loading run chat show session eval score embed fill classify encode decode bench golden load
-set -l near run chat eval score embed fill classify
+set -l near run chat eval score embed fill classify encode decode show why plugins
 
 function __viv_models
     viv list --models 2>/dev/null | string split -f1 ' '

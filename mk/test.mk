@@ -51,6 +51,8 @@ $(BUILD)/fuzz/fuzz_features: $(BUILD)/libvivarium.a
 $(BUILD)/fuzz/fuzz_features: FUZZ_MORE := $(addprefix plugins/nn/,audio.c kaldi.c resample.c fail.c) \
   $(BUILD)/libvivarium.a
 $(BUILD)/fuzz/fuzz_features $(BUILD)/obj/tests/fuzz/fuzz_features.o: HOST_INC += -Iplugins
+# Only the reading of sessions, of all the tasks.
+$(BUILD)/fuzz/fuzz_session: FUZZ_MORE := host/tasks/session_file.c
 ## fuzz       every fuzzer for FUZZ_SECONDS (60) on its kept corpus; FUZZ_RUNS=N for N reproducible runs
 fuzz: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
 	@sh tests/fuzz.sh $(BUILD) $(FUZZ_SECONDS) $(FUZZ_RUNS)

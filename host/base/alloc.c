@@ -90,7 +90,7 @@ static block *block_new(size_t cap, bool large_pages) {
   return b;
 }
 
-void *viv__arena_alloc(viv_arena *a, uint64_t bytes) {
+void *viv__arena_raw(viv_arena *a, uint64_t bytes) {
   if (bytes > (uint64_t)1 << 46) return NULL;
   size_t need = ((size_t)bytes + ALIGN - 1) / ALIGN * ALIGN;
   if (!need) need = ALIGN;
@@ -109,13 +109,20 @@ void *viv__arena_alloc(viv_arena *a, uint64_t bytes) {
   void *p = b->data + b->used;
   b->used += need;
   a->used += need;
-  memset(p, 0, need);
+  return p;
+}
+
+void *viv__arena_alloc(viv_arena *a, uint64_t bytes) {
+  void *p = viv__arena_raw(a, bytes);
+  if (p) memset(p, 0, ((size_t)bytes + ALIGN - 1) / ALIGN * ALIGN);
   return p;
 }
 
 char *viv__arena_str(viv_arena *a, viv_str s) {
-  char *copy = viv__arena_alloc(a, s.len + 1);
-  if (copy && s.len) memcpy(copy, s.ptr, s.len);
+  char *copy = viv__arena_raw(a, s.len + 1);
+  if (!copy) return NULL;
+  if (s.len) memcpy(copy, s.ptr, s.len);
+  copy[s.len] = 0;
   return copy;
 }
 

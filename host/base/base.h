@@ -70,6 +70,7 @@ viv_arena *viv__arena_new(uint64_t limit);
  * whole again and again, as weights, which otherwise wait for the translation of addresses. */
 void viv__arena_large_pages(viv_arena *a);
 void *viv__arena_alloc(viv_arena *arena, uint64_t bytes); /* NULL: limit or memory */
+void *viv__arena_raw(viv_arena *arena, uint64_t bytes);   /* the same without clearing it */
 char *viv__arena_str(viv_arena *arena, viv_str s);        /* terminated copy */
 void viv__arena_reset(viv_arena *arena);                  /* keeps the largest block for reuse */
 uint64_t viv__arena_used(const viv_arena *arena);

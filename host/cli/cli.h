@@ -166,6 +166,8 @@ void viv__interrupt_forget(void);
 /* The directory or file that MODEL names: a path, or a name in the zoo. NULL when there is none;
  * error then lists the places looked at. viv__free. */
 char *viv__model_path(const char *model, viv_error *error);
+/* The same as an absolute path, which means the same to a daemon. */
+char *viv__model_place(const char *model, viv_error *error);
 /* The folders in which zoo models are looked for, in order; n of them; the caller frees each. */
 int viv__zoo_folders(char *folders[8]);
 char *viv__catalog_path(viv_error *error); /* zoo/catalog.json, viv__free */

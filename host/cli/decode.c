@@ -206,6 +206,7 @@ int viv__cmd_decode(int argc, char **argv) {
       {"chunk", 0, VIV__OPT_INT, "N", &d.chunk, "N frames at once (files 32, pipes 1)", NULL},
       VIV__LOAD_OPTIONS(d.load),
       {"json", 0, VIV__OPT_FLAG, NULL, &d.json, "what was made, as a JSON object", NULL},
+      VIV__LOCAL_OPTION,
       {0}};
   const viv__usage usage = {"viv decode encodec_24khz speech.vtok -o speech.wav\n"
                             "viv decode mimi - -o - < live.vtok | aplay -f S16_LE -r 24000",
@@ -220,7 +221,6 @@ int viv__cmd_decode(int argc, char **argv) {
     viv_error error = VIV_ERROR_INIT;
     d.model = args[0];
     d.in = args[1];
-    viv__local = true; /* streams do not cross to a daemon */
     viv__interrupt_catch();
     int32_t status = decode(&d, &error);
     code = status < 0 ? viv__report(d.json, d.in, status, &error) : VIV__EXIT_OK;

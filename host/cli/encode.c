@@ -223,6 +223,7 @@ int viv__cmd_encode(int argc, char **argv) {
        NULL},
       VIV__LOAD_OPTIONS(e.load),
       {"json", 0, VIV__OPT_FLAG, NULL, &e.json, "what was made, as a JSON object", NULL},
+      VIV__LOCAL_OPTION,
       {0}};
   const viv__usage usage = {
       "viv encode encodec_24khz speech.wav -o speech.vtok --bitrate 6\n"
@@ -242,7 +243,6 @@ int viv__cmd_encode(int argc, char **argv) {
     viv_error error = VIV_ERROR_INIT;
     e.model = args[0];
     e.in = args[1];
-    viv__local = true; /* streams do not cross to a daemon */
     viv__interrupt_catch();
     int32_t status = encode(&e, &error);
     code = status < 0 ? viv__report(e.json, e.in, status, &error) : VIV__EXIT_OK;

@@ -23,7 +23,7 @@ static cJSON *ask(int32_t (*question)(viv_runtime *, viv_text *, viv_error *), b
   viv_error error = VIV_ERROR_INIT;
   viv_runtime *rt = NULL;
   viv_text text = {0};
-  int32_t status = viv__open_runtime(&rt, &error);
+  int32_t status = viv__open_for_models(&rt, &error);
   if (status >= 0) status = question(rt, &text, &error);
   cJSON *doc = status >= 0 ? viv__text_json(&text) : NULL;
   if (!doc) *code = viv__report(json, NULL, status < 0 ? status : VIV_BUG, &error);
@@ -49,7 +49,9 @@ static void print_why(const cJSON *doc) {
 int viv__cmd_why(int argc, char **argv) {
   bool json = false;
   const viv__opt options[] = {
-      {"json", 0, VIV__OPT_FLAG, NULL, &json, "the whole answer as JSON", NULL}, {0}};
+      {"json", 0, VIV__OPT_FLAG, NULL, &json, "the whole answer as JSON", NULL},
+      VIV__LOCAL_OPTION,
+      {0}};
   const viv__usage usage = {"viv why sambay-reasoner", "why [options] MODEL",
                             "Says which plugin takes MODEL, and why each other one does not.\n"
                             "Exit code 3 when none does."};
@@ -59,8 +61,8 @@ int viv__cmd_why(int argc, char **argv) {
   viv_error error = VIV_ERROR_INIT;
   viv_runtime *rt = NULL;
   viv_text text = {0};
-  char *path = viv__model_path(model, &error);
-  int32_t status = path ? viv__open_runtime(&rt, &error) : VIV_NEVER;
+  char *path = viv__model_place(model, &error);
+  int32_t status = path ? viv__open_for_models(&rt, &error) : VIV_NEVER;
   if (status >= 0) status = viv_why(rt, path, &text, &error);
   cJSON *doc = text.ptr ? viv__text_json(&text) : NULL;
   code = VIV__EXIT_OK;
@@ -110,7 +112,9 @@ static void print_plugins(const cJSON *doc) {
 int viv__cmd_plugins(int argc, char **argv) {
   bool json = false;
   const viv__opt options[] = {
-      {"json", 0, VIV__OPT_FLAG, NULL, &json, "manifests, states and refusals as JSON", NULL}, {0}};
+      {"json", 0, VIV__OPT_FLAG, NULL, &json, "manifests, states and refusals as JSON", NULL},
+      VIV__LOCAL_OPTION,
+      {0}};
   const viv__usage usage = {"viv plugins", "plugins [options]",
                             "Lists the plugins on the search path; refused ones with the reason."};
   int n = 0, code = viv__options(&usage, options, argc, argv, 0, 0, NULL, &n);
@@ -204,6 +208,7 @@ int viv__cmd_doctor(int argc, char **argv) {
       "what to do. Exit code 1 when something is."};
   int n = 0, code = viv__options(&usage, options, argc, argv, 0, 0, NULL, &n);
   if (code >= 0) return code;
+  viv__local = true; /* this process' own folders and kernels are looked at */
   cJSON *machine = ask(viv_machine, json, &code);
   if (!machine) return code;
   cJSON *plugins = ask(viv_plugins, json, &code);

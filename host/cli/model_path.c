@@ -72,6 +72,15 @@ static bool is_folder(const char *path) {
   return !stat(path, &st) && S_ISDIR(st.st_mode);
 }
 
+char *viv__model_place(const char *model, viv_error *error) {
+  char *path = viv__model_path(model, error), *real = path ? realpath(path, NULL) : NULL;
+  char *place = real ? viv__need(viv__strdup(real)) : NULL;
+  free(real);
+  if (!place) return path;
+  viv__free(path);
+  return place;
+}
+
 char *viv__model_path(const char *model, viv_error *error) {
   if (!access(model, F_OK)) return viv__need(viv__strdup(model));
   char *folders[8], *found = NULL;

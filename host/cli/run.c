@@ -346,7 +346,6 @@ int viv__cmd_run(int argc, char **argv) {
                             usage.synopsis);
   if (code < 0) code = viv__detector_usage(argv[0], &o.picture.detector, o.boxes_from);
   if (code < 0) {
-    if (o.pcm.kind) viv__local = true; /* streams do not cross to a daemon */
     viv__interrupt_catch();
     code = run(args[0], args + 1, n - 1, &o);
   }

@@ -105,12 +105,14 @@ static void print_model(const cJSON *doc) {
 static int32_t add_plan(cJSON *doc, const char *path, const cJSON *load, viv_error *error) {
   viv_runtime *rt = NULL;
   viv_text text = {0};
+  char *place = viv__model_place(path, error);
   char *params = load->child ? viv__need(cJSON_PrintUnformatted(load)) : NULL;
-  int32_t status = viv__open_runtime(&rt, error);
-  if (status >= 0) status = viv_plan(rt, path, params, &text, error);
+  int32_t status = viv__open_for_models(&rt, error);
+  if (status >= 0) status = viv_plan(rt, place, params, &text, error);
   cJSON *plan = status >= 0 ? viv__text_json(&text) : NULL;
   if (plan) cJSON_AddItemToObject(doc, "plan", plan);
   cJSON_free(params);
+  viv__free(place);
   if (rt) viv_close(rt);
   return status;
 }
@@ -121,6 +123,7 @@ int viv__cmd_show(int argc, char **argv) {
   const viv__opt options[] = {
       VIV__LOAD_OPTIONS(load),
       {"json", 0, VIV__OPT_FLAG, NULL, &json, "everything as one JSON object", NULL},
+      VIV__LOCAL_OPTION,
       {0}};
   const viv__usage usage = {"viv show sambay-reasoner", "show [options] MODEL",
                             "Shows MODEL's configuration, size, licence and memory plan. Nothing "

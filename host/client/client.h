@@ -1,8 +1,10 @@
 /* A runtime whose models live in a daemon. Internal; vivarium.h's functions come here when the
  * runtime was made by viv_connect.
  *
- * One thread per connection reads what the daemon sends and puts it where it is waited for: replies to
- * the calls that wait, events into the jobs' queues. Whoever sends does so under a lock of its own.
+ * One thread at a time reads what the daemon sends and puts it where it is waited for: replies to
+ * the calls that wait, events into the jobs' queues. That is a thread of the connection's own, or, because a
+ * change of threads takes longer than a small job, the one that waits for an answer. Whoever sends does so
+ * under a lock of its own.
  * When the connection ends, every call and every job that is left ends once, with the reason. */
 #ifndef VIV_HOST_CLIENT_H
 #define VIV_HOST_CLIENT_H
@@ -38,6 +40,15 @@ int32_t viv__remote_submit(viv_model *m, const viv_request *request, viv_job **o
                            viv_error *error);
 void viv__remote_credit(viv_job *job, int64_t events);
 void viv__remote_cancel(viv_job *job);
+/* Sends what the job's streams hold, as far as the daemon has room for it. [any] */
+void viv__remote_feed(viv_job *job);
+/* Brings the job's next event on the calling thread, which saves a change of threads; until_ns as
+ * viv__now_ns. False: another thread reads, so the caller has to sleep until it has brought the event, and
+ * to call viv__remote_awake then. */
+bool viv__remote_await(viv_job *job, uint64_t until_ns);
+void viv__remote_awake(viv_job *job);
+/* The job has a descriptor, which must become readable though nobody waits in viv_next_event. */
+void viv__remote_described(viv_job *job);
 /* Waits until none of the model's jobs runs. */
 void viv__remote_settle(viv_model *m);
 

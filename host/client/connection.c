@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client/internal.h"
@@ -55,6 +56,7 @@ static void take_reply(viv__remote *r, const viv__frame *f, int fd) {
       fd = -1;
     }
     p->done = true;
+    viv__remote_wake(r, &p->sleeps);
     break;
   }
   pthread_cond_broadcast(&r->changed);
@@ -87,6 +89,7 @@ static bool take_frame(viv__remote *r, const viv__frame *f, int fd, viv_error *e
     return true;
   }
   if (fd >= 0) close(fd);
+  if (f->type == VIV__WIRE_ROOM) return viv__remote_room(r, f, error);
   if (f->type == VIV__WIRE_UNPOOL) {
     viv__remote_regions_drop(r, f->id);
     return true;
@@ -99,22 +102,89 @@ static bool take_frame(viv__remote *r, const viv__frame *f, int fd, viv_error *e
   return false;
 }
 
+/* Reads once, on the thread whose turn it is. Whether the connection goes on; if not, everything has been
+ * ended. */
+static bool read_once(viv__remote *r) {
+  viv_error error = VIV_ERROR_INIT;
+  viv__frame f;
+  int fd;
+  int32_t status = viv__link_read(&r->link, &error);
+  if (status == VIV_DONE) VIV_FAIL(&error, VIV_NOT_NOW, "vivd", "the daemon is gone");
+  bool on = status == VIV_OK || status == VIV_WAIT;
+  while (on && (status = viv__link_next(&r->link, &f, &fd, &error)) == VIV_OK)
+    on = take_frame(r, &f, fd, &error);
+  if (status < 0) on = false;
+  if (!on) lose(r, &error);
+  return on;
+}
+
+/* Whoever waits in short intervals for small answers reads them itself; this thread keeps out of its way
+ * that long after the last time, and then sees to what nobody waits for. */
+enum { APART_NS = 20000000 };
+
+/* The state lock is held. */
+static bool is_apart(const viv__remote *r) {
+  return !r->sleepers && !r->described && viv__now_ns() - r->waited_ns < APART_NS;
+}
+
 static void *reader(void *context) {
   viv__remote *r = context;
-  viv_error error = VIV_ERROR_INIT;
-  bool on = true;
-  while (on) {
-    viv__frame f;
-    int fd;
-    int32_t status = viv__link_read(&r->link, &error);
-    if (status == VIV_DONE) VIV_FAIL(&error, VIV_NOT_NOW, "vivd", "the daemon is gone");
-    on = status == VIV_OK || status == VIV_WAIT;
-    while (on && (status = viv__link_next(&r->link, &f, &fd, &error)) == VIV_OK)
-      on = take_frame(r, &f, fd, &error);
-    if (status < 0) on = false;
+  pthread_mutex_lock(&r->state);
+  while (!r->lost) {
+    if (r->reading || is_apart(r)) {
+      uint64_t until = viv__now_ns() + APART_NS;
+      struct timespec t = {.tv_sec = (time_t)(until / 1000000000u),
+                           .tv_nsec = (long)(until % 1000000000u)};
+      pthread_cond_timedwait(&r->turn, &r->state, &t);
+      continue;
+    }
+    r->reading = true;
+    pthread_mutex_unlock(&r->state);
+    read_once(r);
+    pthread_mutex_lock(&r->state);
+    r->reading = false;
   }
-  lose(r, &error);
+  pthread_mutex_unlock(&r->state);
   return NULL;
+}
+
+/* Whether something can be read before the time has come. */
+static bool wait_readable(viv__remote *r, uint64_t until_ns) {
+  struct pollfd wait = {.fd = r->link.fd, .events = POLLIN};
+  if (until_ns == UINT64_MAX) return true;
+  for (;;) {
+    uint64_t now = viv__now_ns(), ns = until_ns > now ? until_ns - now : 0;
+    struct timespec t = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+    int ready = ppoll(&wait, 1, &t, NULL);
+    if (ready >= 0 || errno != EINTR) return ready > 0;
+  }
+}
+
+bool viv__remote_pump(viv__remote *r, bool (*done)(void *what), void *what, int *sleeps,
+                      uint64_t until_ns) {
+  pthread_mutex_lock(&r->state);
+  r->waited_ns = viv__now_ns();
+  bool ours = !r->reading && !r->described && !r->lost;
+  if (ours) {
+    r->reading = true;
+  } else {
+    r->sleepers++;
+    ++*sleeps;
+  }
+  pthread_mutex_unlock(&r->state);
+  if (!ours) return false;
+  while (!done(what) && wait_readable(r, until_ns) && read_once(r)) continue;
+  pthread_mutex_lock(&r->state);
+  r->reading = false;
+  r->waited_ns = viv__now_ns();
+  if (r->sleepers || r->described || r->lost) pthread_cond_signal(&r->turn);
+  pthread_mutex_unlock(&r->state);
+  return true;
+}
+
+void viv__remote_wake(viv__remote *r, int *sleeps) {
+  r->sleepers -= *sleeps;
+  *sleeps = 0;
 }
 
 /* ---- calls ---- */
@@ -122,6 +192,19 @@ static void *reader(void *context) {
 int32_t viv__remote_call(viv_runtime *rt, uint64_t model, const char *verb, const char *params,
                          viv_text *json, viv_error *error) {
   return viv__remote_call_with(rt, model, verb, params, -1, json, NULL, error);
+}
+
+struct asked {
+  viv__remote *r;
+  const viv__pending *p;
+};
+
+static bool is_answered(void *what) {
+  const struct asked *a = what;
+  pthread_mutex_lock(&a->r->state);
+  bool done = a->p->done;
+  pthread_mutex_unlock(&a->r->state);
+  return done;
 }
 
 int32_t viv__remote_call_with(viv_runtime *rt, uint64_t model, const char *verb, const char *params,
@@ -155,7 +238,11 @@ int32_t viv__remote_call_with(viv_runtime *rt, uint64_t model, const char *verb,
     if (error && VIV_HAS(error, message)) p.error = *error;
     p.done = true;
   }
+  pthread_mutex_unlock(&r->state);
+  viv__remote_pump(r, is_answered, &(struct asked){r, &p}, &p.sleeps, UINT64_MAX);
+  pthread_mutex_lock(&r->state);
   while (!p.done) pthread_cond_wait(&r->changed, &r->state);
+  viv__remote_wake(r, &p.sleeps);
   pthread_mutex_unlock(&r->state);
   if (p.fd >= 0 && fd_out && p.status >= 0)
     *fd_out = p.fd;
@@ -234,6 +321,7 @@ static void drop(viv__remote *r) {
   viv__remote_slabs_free(r);
   viv__remote_regions_drop(r, UINT64_MAX);
   pthread_cond_destroy(&r->changed);
+  pthread_cond_destroy(&r->turn);
   pthread_mutex_destroy(&r->state);
   pthread_mutex_destroy(&r->send);
   pthread_mutex_destroy(&r->rt->lock);
@@ -260,6 +348,11 @@ int32_t viv_connect(const char *socket_path, viv_runtime **out, viv_error *error
   pthread_mutex_init(&r->send, NULL);
   pthread_mutex_init(&r->state, NULL);
   pthread_cond_init(&r->changed, NULL);
+  pthread_condattr_t attr;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&r->turn, &attr);
+  pthread_condattr_destroy(&attr);
   rt->log = (viv__log){VIV_LOG_WARN, false, STDERR_FILENO};
   rt->remote = r;
   r->rt = rt;
@@ -279,6 +372,10 @@ int32_t viv_connect(const char *socket_path, viv_runtime **out, viv_error *error
 void viv__remote_close(viv_runtime *rt) {
   viv__remote *r = rt->remote;
   shutdown(r->link.fd, SHUT_RDWR); /* the daemon cancels what runs; the reader ends it here */
+  pthread_mutex_lock(&r->state);
+  r->waited_ns = 0;
+  pthread_cond_signal(&r->turn);
+  pthread_mutex_unlock(&r->state);
   pthread_join(r->reader, NULL);
   while (rt->models) viv_unload(rt->models);
   drop(r);

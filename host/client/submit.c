@@ -1,7 +1,9 @@
 /* Jobs of a daemon: the way of their inputs there and of their events back. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "client/internal.h"
@@ -122,7 +124,9 @@ static int32_t encode(viv_job *job, const viv_request *q, viv__buf *out, viv_err
   if (n > VIV__WIRE_INPUTS)
     return VIV_FAIL(error, VIV_BAD_INPUT, "inputs", "%d inputs; a daemon takes %d", n,
                     VIV__WIRE_INPUTS);
-  viv__wire_submit *m = viv__calloc(1, sizeof *m);
+  /* Only the inputs that there are: a whole one is larger than most jobs. */
+  viv__wire_submit *m = viv__calloc(1, offsetof(viv__wire_submit, inputs) +
+                                           (size_t)(n ? n : 1) * sizeof m->inputs[0]);
   if (!m) return VIV_FAIL(error, VIV_NOT_NOW, "inputs", "no memory");
   m->model = job->model->remote_id;
   m->session = job->session ? job->session->remote_id : 0;
@@ -179,22 +183,37 @@ static void release_slab(viv__remote *r, viv_job *job) {
   pthread_mutex_unlock(&r->state);
 }
 
+/* What is left of the inputs when they have been sent: the others' bytes are the caller's. */
+static void keep_streams(viv_job *job) {
+  int32_t n = 0;
+  for (int32_t i = 0; i < job->request.n_inputs; i++)
+    if (job->inputs[i]->kind == VIV_KIND_STREAM) job->inputs[n++] = job->inputs[i];
+  job->request.n_inputs = n;
+}
+
+static int32_t make_feeds(viv_job *job, viv_error *error) {
+  int32_t n = 0;
+  for (int32_t i = 0; i < job->request.n_inputs; i++) n += job->inputs[i]->kind == VIV_KIND_STREAM;
+  if (n > VIV__WIRE_STREAMS)
+    return VIV_FAIL(error, VIV_BAD_INPUT, "inputs", "%d streams; a daemon takes %d", n,
+                    VIV__WIRE_STREAMS);
+  if (n) job->remote_feeds = viv__calloc((size_t)n, sizeof *job->remote_feeds);
+  if (n && !job->remote_feeds) return VIV_FAIL(error, VIV_NOT_NOW, "inputs", "no memory");
+  return VIV_OK;
+}
+
 int32_t viv__remote_submit(viv_model *m, const viv_request *request, viv_job **out,
                            viv_error *error) {
   viv__remote *r = m->rt->remote;
   viv__buf frame = {0};
   viv_job *job = NULL;
-  int32_t n = request && VIV_HAS(request, inputs) && request->inputs ? request->n_inputs : 0;
-  for (int32_t i = 0; i < n && n <= VIV__WIRE_INPUTS; i++)
-    if (request->inputs[i] && VIV_HAS(request->inputs[i], kind) &&
-        request->inputs[i]->kind == VIV_KIND_STREAM)
-      return VIV_FAIL(error, VIV_NEVER, "inputs", "a stream can't be sent to a daemon");
   int32_t status = viv__job_new(m, request, &job, error);
   if (status < 0) return status;
   if (job->max_queued > VIV__WIRE_CREDIT) job->max_queued = VIV__WIRE_CREDIT;
-  status = place_large(r, job, error);
+  status = make_feeds(job, error);
+  if (status >= 0) status = place_large(r, job, error);
   if (status >= 0) status = encode(job, request, &frame, error);
-  job->request.n_inputs = 0; /* the caller's bytes */
+  keep_streams(job);
   pthread_mutex_lock(&r->state);
   if (status >= 0 && r->lost) {
     status = r->reason.code;
@@ -213,6 +232,7 @@ int32_t viv__remote_submit(viv_model *m, const viv_request *request, viv_job **o
   if (status < 0) {
     viv__buf_free(&frame);
     release_slab(r, job);
+    viv__job_detach_streams(job);
     viv__job_unref(job);
     return status;
   }
@@ -220,6 +240,61 @@ int32_t viv__remote_submit(viv_model *m, const viv_request *request, viv_job **o
   viv__remote_send(r, VIV__WIRE_SUBMIT, job->remote_id, &frame, -1, NULL);
   *out = job;
   return VIV_OK;
+}
+
+/* One stream's bytes, as far as there is room; the send lock is held. False: the connection is lost. */
+static bool feed_one(viv__remote *r, viv_job *job, uint32_t k, char *piece) {
+  struct viv__remote_feed *f = &job->remote_feeds[k];
+  while (f->room && !f->ended) {
+    viv__wire_feed m = {.stream = k, .bytes = {piece, 0}};
+    viv__buf b = {0};
+    uint64_t most = f->room < VIV__WIRE_FEED_MOST ? f->room : VIV__WIRE_FEED_MOST;
+    int32_t status = viv__stream_take(job->inputs[k]->stream, piece, most, &m.bytes.len);
+    if (status == VIV_WAIT) return true;
+    if (status == VIV_DONE) m.bytes.len = 0;
+    f->ended = status == VIV_DONE;
+    f->room -= m.bytes.len;
+    viv__wire_put_feed(&b, &m);
+    if (!viv__link_put_buf(&r->link, VIV__WIRE_FEED, job->remote_id, &b, -1) ||
+        viv__link_flush(&r->link) != VIV_OK)
+      return false;
+  }
+  return true;
+}
+
+void viv__remote_feed(viv_job *job) {
+  viv__remote *r = job->rt->remote;
+  if (!job->remote_feeds) return;
+  char *piece = viv__malloc(VIV__WIRE_FEED_MOST);
+  bool good = piece != NULL;
+  pthread_mutex_lock(&r->send);
+  for (int32_t k = 0; good && k < job->request.n_inputs; k++)
+    good = feed_one(r, job, (uint32_t)k, piece);
+  /* A part that is missing would go unnoticed: the job must not go on. */
+  if (!good) shutdown(r->link.fd, SHUT_RDWR);
+  pthread_mutex_unlock(&r->send);
+  viv__free(piece);
+}
+
+bool viv__remote_room(viv__remote *r, const viv__frame *f, viv_error *error) {
+  viv__wire_feed m;
+  if (viv__wire_room_read(f, &m, error) < 0) return false;
+  pthread_mutex_lock(&r->state);
+  viv_job *job = *bucket(r, f->id);
+  while (job && job->remote_id != f->id) job = job->live_next;
+  if (job) viv__job_ref(job);
+  pthread_mutex_unlock(&r->state);
+  if (!job) return true; /* it ended while this was on its way */
+  pthread_mutex_lock(&r->send);
+  bool good = job->remote_feeds && (int32_t)m.stream < job->request.n_inputs;
+  if (good) job->remote_feeds[m.stream].room += m.room;
+  pthread_mutex_unlock(&r->send);
+  if (good)
+    viv__remote_feed(job);
+  else
+    VIV_FAIL(error, VIV_BUG, "vivd", "has room for a stream that the job does not have");
+  viv__job_unref(job);
+  return good;
 }
 
 void viv__remote_credit(viv_job *job, int64_t events) {
@@ -232,9 +307,37 @@ void viv__remote_cancel(viv_job *job) {
   viv__remote_send(job->rt->remote, VIV__WIRE_CANCEL, job->remote_id, NULL, -1, NULL);
 }
 
+static bool has_event(void *what) {
+  return viv__job_has_event(what);
+}
+
+bool viv__remote_await(viv_job *job, uint64_t until_ns) {
+  return viv__remote_pump(job->rt->remote, has_event, job, &job->remote_sleeps, until_ns);
+}
+
+void viv__remote_awake(viv_job *job) {
+  viv__remote *r = job->rt->remote;
+  pthread_mutex_lock(&r->state);
+  viv__remote_wake(r, &job->remote_sleeps);
+  pthread_mutex_unlock(&r->state);
+}
+
+void viv__remote_described(viv_job *job) {
+  viv__remote *r = job->rt->remote;
+  pthread_mutex_lock(&r->state);
+  if (job->live_prev && !job->remote_described) {
+    job->remote_described = true;
+    r->described++;
+    pthread_cond_signal(&r->turn);
+  }
+  pthread_mutex_unlock(&r->state);
+}
+
 void viv__remote_settle(viv_model *m) {
   viv__remote *r = m->rt->remote;
   pthread_mutex_lock(&r->state);
+  r->sleepers++;
+  pthread_cond_signal(&r->turn);
   for (int i = 0; i < VIV__REMOTE_BUCKETS;) {
     bool runs = false;
     for (const viv_job *j = r->jobs[i]; j; j = j->live_next) runs = runs || j->model == m;
@@ -243,6 +346,7 @@ void viv__remote_settle(viv_model *m) {
     else
       i++;
   }
+  r->sleepers--;
   pthread_mutex_unlock(&r->state);
 }
 
@@ -254,6 +358,8 @@ static void finish(viv__remote *r, viv_job *job, int32_t status, const viv_error
   viv__job_end(job, status, error, counters);
   pthread_mutex_lock(&r->state);
   leave(job);
+  if (job->remote_described) r->described--;
+  job->remote_described = false;
   if (s) s->used = false;
   pthread_cond_broadcast(&r->changed);
   pthread_mutex_unlock(&r->state);
@@ -362,6 +468,7 @@ bool viv__remote_event(viv__remote *r, const viv__frame *f, int fd, viv_error *e
   pthread_mutex_lock(&r->state);
   viv_job *job = *bucket(r, f->id);
   while (job && job->remote_id != f->id) job = job->live_next;
+  if (job) viv__remote_wake(r, &job->remote_sleeps);
   pthread_mutex_unlock(&r->state);
   int32_t status = viv__wire_event_read(f, &e, error);
   if (status >= 0 && (!job || e.seq != job->seq))

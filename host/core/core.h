@@ -56,10 +56,24 @@ viv__plugin *viv__find_strategy(viv_runtime *rt, viv_str name);
 
 typedef struct viv__loop viv__loop;
 
+/* Who keeps the states that long prompts left a model in (tasks/prompts.c); a daemon's worker has one.
+ * data: bytes of tasks/session_file.c. All [job]. */
+typedef struct viv__prompts {
+  void *self;
+  char id[65];   /* of the one model's checkpoint */
+  uint64_t most; /* bytes of one state */
+  /* The bytes of the state with the longest beginning in common with tokens, of at least least; cut: one that
+   * goes on differently will do. *data: viv__free. False: there is none. */
+  bool (*find)(void *self, const int32_t *tokens, int64_t n, int64_t least, bool cut, char **data,
+               size_t *len);
+  void (*keep)(void *self, const char *data, size_t len);
+} viv__prompts;
+
 struct viv_runtime {
   viv_host host;              /* the table plugins get; host.self is the runtime */
   struct viv__remote *remote; /* client/client.h; NULL: models live in this process */
   viv__log log;
+  const viv__prompts *prompts; /* NULL: nobody keeps them */
   const viv_compute *compute;
   pthread_mutex_t lock; /* plugins, models, cache */
   char **folders;       /* plugin search path, in order */
@@ -136,7 +150,10 @@ struct viv_job {
   struct viv_job *live_next, **live_prev; /* all jobs the loop watches, or that a daemon runs */
   uint64_t remote_id;                     /* a daemon's: our number for it */
   void *remote_slab;                      /* where its large inputs lie */
+  struct viv__remote_feed *remote_feeds;  /* its streams' way to the daemon */
   int64_t taken;                          /* events that were read since credit was given */
+  int remote_sleeps;                      /* threads that wait for what another one reads */
+  bool remote_described;                  /* its descriptor is looked at */
   viv_plugin_job *plugin_job;
   void *task_state;
   bool waiting;      /* the last step answered WAIT ... */
@@ -172,12 +189,14 @@ int32_t viv__job_deliver(viv_job *job, const viv_event *event);
  * when nobody can see it any more, or at once when it fails. */
 int32_t viv__job_lend(viv_job *job, const viv_event *event, void (*release)(void *owner),
                       void *owner);
+bool viv__job_has_event(viv_job *job); /* that viv_next_event would give at once */
 /* The one terminal event. Later calls do nothing. counters: JSON text, taken over, or NULL. */
 void viv__job_end(viv_job *job, int32_t status, const viv_error *error, char *counters);
 int32_t viv__job_poll(viv_job *job);
 int32_t viv__job_wants_tap(viv_job *job, viv_str name);
 viv_arena *viv__job_arena(viv_job *job);
-void viv__job_kick(viv_job *job); /* wakes the worker for a waiting job */
+void viv__job_detach_streams(viv_job *job); /* it is woken by them no more */
+void viv__job_kick(viv_job *job);           /* wakes the worker for a waiting job */
 const viv_value *viv__job_input(const viv_job *job, const char *name, int32_t kind); /* 0: any */
 
 /* ---- models ---- */
@@ -217,6 +236,7 @@ struct viv_model {
   int unfinished;        /* jobs that have begun and not ended */
   _Atomic uint32_t bell; /* rung whenever the worker may have something to do */
   bool stopping, busy;   /* busy: a worker or an inline caller is executing */
+  int claimers;          /* threads that wait until nobody is */
 };
 
 viv_model *viv__model_new(viv_runtime *rt); /* NULL: no memory */
@@ -226,8 +246,15 @@ void viv__model_queue(viv_job *job);
 bool viv__model_unqueue(viv_job *job);
 void viv__model_unref(viv_model *model);
 void *viv__worker(void *model);
-/* Runs one job to its end on the calling thread. The model must be claimed (busy). */
-void viv__run_one(viv_model *model, viv_job *job);
+/* Waits until nobody executes in the model, and keeps it so until it is given back. */
+void viv__model_claim(viv_model *model);
+void viv__model_unclaim(viv_model *model);
+/* The same for a job that is to run on the calling thread; false: other jobs have begun or wait. */
+bool viv__model_claim_idle(viv_job *job);
+/* Runs a job of a model that was claimed for it on the calling thread: to its end, or, for ns > 0, to the
+ * first round that ends later than that; the model's own thread goes on with what is left when the model is
+ * given back. Deadlines are not watched, and it is the caller who cancels it before the runtime closes. */
+void viv__run_here(viv_job *job, uint64_t ns);
 
 /* ---- sessions ---- */
 
@@ -258,5 +285,10 @@ void viv__stream_attach(viv_stream *stream, viv_job *job);
 void viv__stream_detach(viv_stream *stream);
 void viv__stream_unref(viv_stream *stream);
 int32_t viv__stream_read(viv_stream *stream, void *data, uint64_t capacity, uint64_t *bytes);
+/* The same for who passes the bytes on. [any] */
+int32_t viv__stream_take(viv_stream *stream, void *data, uint64_t capacity, uint64_t *bytes);
+/* fd, an eventfd that outlives the stream, is rung whenever its job has read from it. */
+void viv__stream_ring(viv_stream *stream, int fd);
+uint64_t viv__stream_taken(viv_stream *stream); /* bytes since it was opened */
 
 #endif

@@ -61,7 +61,7 @@ static int32_t copy_input(viv_job *job, const viv_value *in, viv_value *out, viv
     if (status < 0) return status;
     viv_tensor *t = viv__arena_alloc(job->arena, sizeof *t);
     void *data = borrow ? in->tensor->data
-                 : t    ? viv__arena_alloc(job->arena, in->tensor->bytes)
+                 : t    ? viv__arena_raw(job->arena, in->tensor->bytes)
                         : NULL;
     if (!t || (!data && !borrow))
       return VIV_FAIL(error, VIV_NOT_NOW, name, "no memory for %llu bytes",
@@ -133,7 +133,7 @@ static int32_t read_params(viv_job *job, const char *params, viv_error *error) {
   return VIV_OK;
 }
 
-static void detach_streams(viv_job *job) {
+void viv__job_detach_streams(viv_job *job) {
   for (int32_t i = 0; i < job->request.n_inputs; i++)
     if (job->inputs[i]->kind == VIV_KIND_STREAM) viv__stream_detach(job->inputs[i]->stream);
 }
@@ -176,7 +176,7 @@ int32_t viv__job_new(viv_model *model, const viv_request *request, viv_job **out
     job->request.session = job->session->handle;
   }
   if (status < 0) {
-    detach_streams(job);
+    viv__job_detach_streams(job);
     viv__job_unref(job);
     return status;
   }
@@ -215,6 +215,7 @@ void viv__job_unref(viv_job *job) {
   if (atomic_fetch_sub(&job->refs, 1) != 1) return;
   for (int32_t i = 0; i < job->request.n_inputs; i++)
     if (job->inputs[i]->kind == VIV_KIND_STREAM) viv__stream_unref(job->inputs[i]->stream);
+  viv__free(job->remote_feeds);
   free_events(job);
   if (job->session) viv__session_unref(job->session);
   for (size_t i = 0; i < job->n_taps; i++) viv__free(job->taps[i]);
@@ -256,6 +257,10 @@ int32_t viv__job_wants_tap(viv_job *job, viv_str name) {
 }
 
 void viv__job_kick(viv_job *job) {
+  if (job->rt->remote) { /* a stream has more for the daemon */
+    viv__remote_feed(job);
+    return;
+  }
   atomic_store(&job->kicked, 1);
   pthread_mutex_lock(&job->model->lock);
   atomic_fetch_add(&job->model->bell, 1);
@@ -416,7 +421,7 @@ int32_t viv__job_lend(viv_job *job, const viv_event *event, void (*release)(void
 }
 
 void viv__job_end(viv_job *job, int32_t status, const viv_error *error, char *counters) {
-  detach_streams(job);
+  viv__job_detach_streams(job);
   pthread_mutex_lock(&job->lock);
   if (job->ended) {
     pthread_mutex_unlock(&job->lock);
@@ -463,18 +468,40 @@ static bool wait_readable(viv_job *job, int64_t timeout_ms) {
   return job->head != NULL;
 }
 
+bool viv__job_has_event(viv_job *job) {
+  pthread_mutex_lock(&job->lock);
+  bool has = job->head || job->end_given;
+  pthread_mutex_unlock(&job->lock);
+  return has;
+}
+
+/* Waits for an event; the lock is held afterwards, and not before. */
+static bool await_event(viv_job *job, int64_t timeout_ms) {
+  bool asleep = false;
+  if (job->rt->remote && !viv__job_has_event(job)) {
+    uint64_t until = timeout_ms < 0 ? UINT64_MAX : viv__now_ns() + (uint64_t)timeout_ms * 1000000u;
+    asleep = !viv__remote_await(job, until);
+    if (!asleep) timeout_ms = 0; /* what did not come by then did not come in time */
+  } else if (timeout_ms != 0) {
+    /* The answer to a small job comes sooner than this thread could fall asleep and be woken. */
+    viv__spin(&job->bell, 0);
+  }
+  pthread_mutex_lock(&job->lock);
+  bool there = job->head || job->end_given || wait_readable(job, timeout_ms);
+  if (!asleep) return there;
+  pthread_mutex_unlock(&job->lock);
+  viv__remote_awake(job);
+  pthread_mutex_lock(&job->lock);
+  return there;
+}
+
 int32_t viv_next_event(viv_job *job, int64_t timeout_ms, viv_event *event) {
   if (!job || !event) return VIV_BAD_INPUT;
-  /* The answer to a small job comes sooner than this thread could fall asleep and be woken. */
-  if (timeout_ms != 0) viv__spin(&job->bell, 0);
-  pthread_mutex_lock(&job->lock);
-  if (job->end_given) {
+  bool there = await_event(job, timeout_ms);
+  if (job->end_given || !there) {
+    int32_t status = job->end_given ? VIV_DONE : VIV_WAIT;
     pthread_mutex_unlock(&job->lock);
-    return VIV_DONE;
-  }
-  if (!job->head && !wait_readable(job, timeout_ms)) {
-    pthread_mutex_unlock(&job->lock);
-    return VIV_WAIT;
+    return status;
   }
   viv__event_node *node = job->head, *spent = job->current;
   job->head = node->next;
@@ -516,6 +543,7 @@ int viv_job_fd(viv_job *job) {
   if (job->fd < 0) job->fd = eventfd(job->head ? 1 : 0, EFD_NONBLOCK | EFD_CLOEXEC);
   int fd = job->fd;
   pthread_mutex_unlock(&job->lock);
+  if (job->rt->remote) viv__remote_described(job);
   return fd;
 }
 

@@ -411,28 +411,12 @@ int32_t viv_run_inline(viv_model *m, const viv_request *request, viv_job **out, 
                       "a stream can't be fed while the caller is inside viv_run_inline");
     }
   job->unbounded = true; /* nobody reads while it runs */
-  pthread_mutex_lock(&m->lock);
-  bool idle = !m->unfinished && !m->queue && !m->stopping && !(job->session && job->session->busy);
-  /* A worker that has ended its last job may still be putting it away. */
-  while (idle && m->busy) {
-    pthread_cond_wait(&m->wake, &m->lock);
-    idle = !m->unfinished && !m->queue && !m->stopping;
-  }
-  if (idle) {
-    m->busy = true;
-    m->unfinished++;
-  }
-  if (idle && job->session) job->session->busy = true;
-  pthread_mutex_unlock(&m->lock);
-  if (!idle) {
+  if (!viv__model_claim_idle(job)) {
     viv__job_unref(job);
     return VIV_FAIL(error, VIV_NOT_NOW, m->name, "the model is busy; submit the job instead");
   }
-  viv__run_one(m, job);
-  pthread_mutex_lock(&m->lock);
-  m->busy = false;
-  pthread_cond_broadcast(&m->wake);
-  pthread_mutex_unlock(&m->lock);
+  viv__run_here(job, 0);
+  viv__model_unclaim(m);
   *out = job;
   return VIV_OK;
 }

@@ -47,21 +47,6 @@ int32_t viv_session_open(viv_model *m, viv_session **out, viv_error *error) {
   return open_session(m, NULL, 0, out, error);
 }
 
-/* Claims the model for a moment, so that nothing else executes in it. */
-static void claim(viv_model *m) {
-  pthread_mutex_lock(&m->lock);
-  while (m->busy) pthread_cond_wait(&m->wake, &m->lock);
-  m->busy = true;
-  pthread_mutex_unlock(&m->lock);
-}
-
-static void unclaim(viv_model *m) {
-  pthread_mutex_lock(&m->lock);
-  m->busy = false;
-  pthread_cond_broadcast(&m->wake);
-  pthread_mutex_unlock(&m->lock);
-}
-
 void viv__session_unref(viv_session *s) {
   if (atomic_fetch_sub(&s->refs, 1) != 1) return;
   viv__release(s->model->rt, s->reserved);
@@ -76,7 +61,7 @@ void viv_session_close(viv_session *s) {
   if (m->rt->remote) {
     viv__remote_session_close(m, s->remote_id);
   } else if (m->handle) {
-    claim(m);
+    viv__model_claim(m);
     int32_t role = viv__thread_role(VIV_THREAD_JOB);
     if (m->token)
       viv__tokens_session_close(s);
@@ -84,7 +69,7 @@ void viv_session_close(viv_session *s) {
       m->api->session_close(s->handle);
     s->handle = NULL;
     viv__thread_role(role);
-    unclaim(m);
+    viv__model_unclaim(m);
   }
   viv__session_unref(s);
   viv__model_unref(m);
@@ -96,12 +81,12 @@ int32_t viv__session_save(viv_session *s, const char *path, char **data, size_t 
     return viv__remote_session_save(s->model, s->remote_id, data, len, error);
   if (!s->model->token)
     return VIV_FAIL(error, VIV_NEVER, s->model->name, "sessions of this model can't be saved");
-  claim(s->model);
+  viv__model_claim(s->model);
   int32_t role = viv__thread_role(VIV_THREAD_JOB);
   int32_t status = s->busy ? VIV_FAIL(error, VIV_NOT_NOW, path, "a job of the session is running")
                            : viv__tokens_session_save(s, path, data, len, error);
   viv__thread_role(role);
-  unclaim(s->model);
+  viv__model_unclaim(s->model);
   return status;
 }
 
@@ -124,11 +109,11 @@ int32_t viv__session_resume(viv_model *m, const char *data, size_t len, const ch
   int32_t status = open_session(m, m->rt->remote ? data : NULL, len, &s, error);
   if (status < 0) return status;
   if (!m->rt->remote) {
-    claim(m);
+    viv__model_claim(m);
     int32_t role = viv__thread_role(VIV_THREAD_JOB);
     status = viv__tokens_session_load(s, data, len, path, error);
     viv__thread_role(role);
-    unclaim(m);
+    viv__model_unclaim(m);
   }
   if (status < 0)
     viv_session_close(s);

@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 struct viv_stream {
   pthread_mutex_t lock;
   pthread_cond_t writable;
   char *ring;
-  uint64_t capacity, begin, used;
+  uint64_t capacity, begin, used, taken;
+  int bell; /* an eventfd; -1: nobody asks when bytes are taken */
   bool closed;
   int holders;  /* the caller and the job */
   viv_job *job; /* NULL: not attached; kicked when data come */
@@ -33,6 +35,7 @@ int32_t viv_stream_open(viv_runtime *rt, uint64_t capacity, viv_stream **out, vi
   pthread_condattr_destroy(&attr);
   s->ring = ring;
   s->capacity = capacity;
+  s->bell = -1;
   s->holders = 1;
   *out = s;
   return VIV_OK;
@@ -95,6 +98,23 @@ int32_t viv_stream_push(viv_stream *s, const void *data, uint64_t bytes, int64_t
 
 int32_t viv__stream_read(viv_stream *s, void *data, uint64_t capacity, uint64_t *bytes) {
   if (viv__thread_is() != VIV_THREAD_JOB) return VIV_BUG;
+  return viv__stream_take(s, data, capacity, bytes);
+}
+
+void viv__stream_ring(viv_stream *s, int fd) {
+  pthread_mutex_lock(&s->lock);
+  s->bell = fd;
+  pthread_mutex_unlock(&s->lock);
+}
+
+uint64_t viv__stream_taken(viv_stream *s) {
+  pthread_mutex_lock(&s->lock);
+  uint64_t n = s->taken;
+  pthread_mutex_unlock(&s->lock);
+  return n;
+}
+
+int32_t viv__stream_take(viv_stream *s, void *data, uint64_t capacity, uint64_t *bytes) {
   pthread_mutex_lock(&s->lock);
   uint64_t n = s->used < capacity ? s->used : capacity, first = s->capacity - s->begin;
   if (first > n) first = n;
@@ -102,6 +122,11 @@ int32_t viv__stream_read(viv_stream *s, void *data, uint64_t capacity, uint64_t 
   memcpy((char *)data + first, s->ring, n - first);
   s->begin = (s->begin + n) % s->capacity;
   s->used -= n;
+  s->taken += n;
+  if (n && s->bell >= 0) {
+    uint64_t one = 1;
+    if (write(s->bell, &one, sizeof one) < 0) errno = 0; /* it rings already */
+  }
   int32_t status = n ? VIV_OK : s->closed ? VIV_DONE : VIV_WAIT;
   if (status == VIV_WAIT && s->job) atomic_store(&s->job->kicked, 0);
   if (n) pthread_cond_broadcast(&s->writable);

@@ -221,10 +221,62 @@ void *viv__worker(void *arg) {
   return NULL;
 }
 
-void viv__run_one(viv_model *m, viv_job *job) {
+/* ---- callers that execute themselves ---- */
+
+/* The lock must be held. */
+static void wait_free(viv_model *m) {
+  m->claimers++;
+  pthread_cond_wait(&m->wake, &m->lock);
+  m->claimers--;
+}
+
+void viv__model_claim(viv_model *m) {
+  pthread_mutex_lock(&m->lock);
+  while (m->busy) wait_free(m);
+  m->busy = true;
+  pthread_mutex_unlock(&m->lock);
+}
+
+/* The worker is left asleep when there is nothing for it: a job that was done here costs no change of
+ * threads. */
+void viv__model_unclaim(viv_model *m) {
+  pthread_mutex_lock(&m->lock);
+  m->busy = false;
+  if (m->active || m->queue || m->stopping || m->claimers) {
+    atomic_fetch_add(&m->bell, 1);
+    pthread_cond_broadcast(&m->wake);
+  }
+  pthread_mutex_unlock(&m->lock);
+}
+
+static bool is_idle(const viv_model *m, const viv_job *job) {
+  return !m->unfinished && !m->queue && !m->stopping && !(job->session && job->session->busy);
+}
+
+bool viv__model_claim_idle(viv_job *job) {
+  viv_model *m = job->model;
+  pthread_mutex_lock(&m->lock);
+  bool idle = is_idle(m, job);
+  /* A worker that has ended its last job may still be putting it away. */
+  while (idle && m->busy) {
+    wait_free(m);
+    idle = is_idle(m, job);
+  }
+  if (idle) {
+    m->busy = true;
+    m->unfinished++;
+    if (job->session) job->session->busy = true;
+  }
+  pthread_mutex_unlock(&m->lock);
+  return idle;
+}
+
+void viv__run_here(viv_job *job, uint64_t ns) {
+  viv_model *m = job->model;
   int32_t role = viv__thread_role(VIV_THREAD_JOB);
+  uint64_t until = ns ? viv__now_ns() + ns : UINT64_MAX;
   viv__job_ref(job);
   start(m, job);
-  while (m->active) run_round(m);
+  while (m->active && !(ns && m->active->waiting) && viv__now_ns() < until) run_round(m);
   viv__thread_role(role);
 }

@@ -175,6 +175,9 @@ static void on_frame(peer *p, const viv__frame *f, int fd) {
   case VIV__WIRE_CREDIT_MORE:
     more_credit(c, f);
     break;
+  case VIV__WIRE_FEED:
+    job_feed(c, f);
+    break;
   case VIV__WIRE_CANCEL:
     if ((j = job_of_client(c, f->id))) job_cancel(j);
     break;

@@ -40,6 +40,7 @@ typedef struct config {
   int64_t max_queue;    /* jobs that wait for one model */
   int64_t max_clients, threads, cancel_grace_ms, start_limit_s;
   uint64_t queue_bytes, budget;
+  uint64_t prompt_bytes; /* kept prompts of all models; 0: none are kept */
 } config;
 
 /* Defaults, then the file (NULL: /etc/vivarium/vivd.json, where it may be absent). An unknown key is
@@ -136,7 +137,7 @@ struct model {
   char *cause; /* of the last failure */
   int64_t state_since;
   worker *worker, *coming; /* coming: a reload's */
-  job *queue;
+  job *queue, *queue_last;
   size_t n_queued;
   uint64_t queued_bytes;
   call *waiting; /* load calls to be answered */
@@ -220,6 +221,13 @@ void worker_call_with(worker *w, const char *verb, viv_str params, int fd, uint6
                       uint64_t client_id, uint64_t session);
 void worker_retire(worker *w); /* leaves when its jobs are done */
 
+/* ---- kept prompts (prompts.c) ---- */
+
+uint64_t prompts_most(const vivd *d); /* bytes of one; 0: none are kept */
+void prompts_give(worker *w);         /* what was kept for its model, when it has loaded it */
+/* A worker's, to be kept on disk; takes fd over. False: it is not what was announced. */
+bool prompts_take(worker *w, const viv__frame *f, int fd, viv_error *error);
+
 /* ---- jobs (jobs.c) ---- */
 
 struct job {
@@ -235,7 +243,9 @@ struct job {
   uint32_t length;
   int32_t priority;
   int64_t credit; /* events that the worker may still send */
-  uint64_t seq;   /* of the next event */
+  uint32_t n_streams;
+  uint64_t room[VIV__WIRE_STREAMS]; /* bytes that the client may still send */
+  uint64_t seq;                     /* of the next event */
   uint64_t submitted_ns, started_ns, deadline_ns, stopped_ns;
 };
 
@@ -245,6 +255,8 @@ job *job_of_client(client *c, uint64_t id);
 /* Ends a job on vivd's own account. */
 void job_fail(job *j, int32_t status, const char *where, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+void job_feed(client *c, const viv__frame *f);
+void job_room(worker *w, const viv__frame *f);
 void job_event(worker *w, const viv__frame *f, int fd);
 void job_run(job *j, worker *w);
 void jobs_orphan(client *c); /* the client has gone */
@@ -279,6 +291,8 @@ void bridge_stop(vivd *d);
 
 /* ---- the whole ---- */
 
+enum { TICK_MS = 20 };
+
 struct vivd {
   uv_loop_t loop;
   uv_poll_t listener;
@@ -301,8 +315,8 @@ struct vivd {
   uint64_t bridge_after_ns;
   journal journal;
   uint64_t next_client, next_model, next_worker, next_job, next_call, next_session, next_pool;
-  size_t n_clients, n_jobs;
-  uint64_t started_ns, drained_ns;
+  size_t n_clients, n_jobs, n_keeping; /* keeping: prompts on their way to the disk */
+  uint64_t started_ns, drained_ns, ticked_ns;
   uint64_t connections, malformed, rejected, events_out;
 };
 

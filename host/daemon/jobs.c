@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -49,16 +50,22 @@ static void leave_client(job *j) {
 
 /* By priority, then by arrival. */
 static void enqueue(model *m, job *j) {
-  job **at = &m->queue;
+  job **at = &m->queue, *last = m->queue_last;
+  if (last && last->priority >= j->priority && last->id < j->id) at = &last->next;
   while (*at &&
          ((*at)->priority > j->priority || ((*at)->priority == j->priority && (*at)->id < j->id)))
     at = &(*at)->next;
   job_link(j, at);
+  if (!j->next) m->queue_last = j;
   m->n_queued++;
   m->queued_bytes += j->length;
 }
 
 static void dequeue(job *j) {
+  model *m = j->model;
+  if (m->queue_last == j)
+    m->queue_last =
+        j->prev == &m->queue ? NULL : (job *)(void *)((char *)j->prev - offsetof(job, next));
   job_unlink(j);
   j->model->n_queued--;
   j->model->queued_bytes -= j->length;
@@ -233,6 +240,7 @@ void job_submit(client *c, const viv__frame *f) {
              .priority = m.priority,
              .credit = m.credit,
              .submitted_ns = viv__now_ns()};
+  for (uint32_t i = 0; i < m.n_inputs; i++) j->n_streams += m.inputs[i].kind == VIV_KIND_STREAM;
   if (m.deadline_ms)
     j->deadline_ns = j->submitted_ns + (uint64_t)m.deadline_ms % (UINT64_MAX / 4000000) * 1000000u;
   j->hash_next = *bucket(c, f->id);
@@ -358,6 +366,45 @@ void job_event(worker *w, const viv__frame *f, int fd) {
   job_drop(j);
   if (w->state == WORKER_READY) model_dispatch(m);
   if (w->state == WORKER_DRAINING) worker_retire(w);
+}
+
+/* ---- streams ---- */
+
+/* Nothing is kept here: a client sends no more than the worker has room for. */
+void job_feed(client *c, const viv__frame *f) {
+  viv__wire_feed m;
+  viv_error error = VIV_ERROR_INIT;
+  job *j = job_of_client(c, f->id);
+  if (viv__wire_feed_read(f, &m, &error) < 0) {
+    c->peer.d->malformed++;
+    client_goodbye(c, "%s: %s", error.where, error.message);
+    return;
+  }
+  if (!j) return; /* it ended while this was on its way */
+  if (m.stream >= j->n_streams || !j->worker || m.bytes.len > j->room[m.stream]) {
+    client_goodbye(c, "FEED: more of a stream than there is room for");
+    return;
+  }
+  j->room[m.stream] -= m.bytes.len;
+  peer_pass(&j->worker->peer, VIV__WIRE_FEED, j->id, f->payload, f->length, -1);
+}
+
+void job_room(worker *w, const viv__frame *f) {
+  viv__wire_feed m;
+  viv_error error = VIV_ERROR_INIT;
+  job *j = job_of_worker(w, f->id);
+  int32_t status = viv__wire_room_read(f, &m, &error);
+  if (status >= 0 && j &&
+      (m.stream >= j->n_streams || j->room[m.stream] + m.room > VIV__WIRE_STREAM_ROOM))
+    status = VIV_FAIL(&error, VIV_BUG, "ROOM", "for a stream that is not there, or too much");
+  if (status < 0) {
+    worker_kill(w, error.message);
+    return;
+  }
+  if (!j) return;
+  j->room[m.stream] += m.room;
+  if (j->client)
+    peer_pass(&j->client->peer, VIV__WIRE_ROOM, j->client_id, f->payload, f->length, -1);
 }
 
 /* ---- stopping ---- */

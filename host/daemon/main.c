@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TICK_MS = 20, DRAIN_MOST_S = 30 };
+enum { DRAIN_MOST_S = 30 };
 
 /* ---- ending ---- */
 

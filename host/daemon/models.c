@@ -282,11 +282,13 @@ static void stop_late_jobs(model *m, uint64_t now) {
   }
 }
 
-/* A worker that does not stop in the time that its plugin declares hangs. */
-static void stop_hangs(worker *w, uint64_t now) {
+/* A worker that does not stop in the time that its plugin declares hangs. What this loop was late by does
+ * not count: the worker may not even have been told. */
+static void stop_hangs(worker *w, uint64_t now, uint64_t late) {
   uint64_t grace = (uint64_t)(w->d->config.cancel_grace_ms + w->cancel_ms) * 1000000u;
   for (job *j = w->jobs; j; j = j->next) {
     if (!j->stopped_ns && j->deadline_ns && j->deadline_ns <= now) j->stopped_ns = now;
+    if (j->stopped_ns) j->stopped_ns = j->stopped_ns + late < now ? j->stopped_ns + late : now;
     if (j->stopped_ns && now - j->stopped_ns > grace) {
       worker_kill(w, worker_hang);
       return;
@@ -326,10 +328,12 @@ static void tick_model(model *m, uint64_t now) {
 }
 
 void models_tick(vivd *d) {
-  uint64_t now = viv__now_ns();
+  uint64_t now = viv__now_ns(), since = d->ticked_ns ? now - d->ticked_ns : 0;
+  uint64_t late = since > 2 * TICK_MS * UINT64_C(1000000) ? since : 0;
+  d->ticked_ns = now;
   for (worker *w = d->workers, *next; w; w = next) {
     next = w->next;
-    if (!w->exited) stop_hangs(w, now);
+    if (!w->exited) stop_hangs(w, now, late);
   }
   for (model *m = d->models; m; m = m->next) tick_model(m, now);
 }

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { LONG_TURN_MS = 2 };
+
 static void lose(peer *p, const viv_error *why) {
   if (!p->open) return;
   p->lost(p, why);
@@ -43,10 +45,17 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   }
   if (!(events & UV_READABLE) && status >= 0) return;
   int32_t got = viv__link_read(&p->link, &error);
+  vivd *d = p->d;
   if (got == VIV_OK)
     frames(p);
   else if (got != VIV_WAIT)
     lose(p, got == VIV_DONE ? NULL : &error);
+  /* When one of the many that are ready took long, a worker's start for example, what the others are to get
+   * does not wait for the rest. */
+  if (uv_hrtime() / 1000000 > uv_now(&d->loop) + LONG_TURN_MS) {
+    peers_flush(d);
+    uv_update_time(&d->loop);
+  }
 }
 
 int peer_open(vivd *d, peer *p, int fd) {

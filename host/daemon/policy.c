@@ -97,6 +97,7 @@ static int32_t read_member(config *c, const viv_json *value, const char *path, v
               {"threads", &c->threads, 1024, NULL},
               {"cancel_grace_ms", &c->cancel_grace_ms, 1 << 24, NULL},
               {"start_limit_s", &c->start_limit_s, 1 << 20, NULL},
+              {"prompt_cache_bytes", (int64_t *)&c->prompt_bytes, INT64_C(1) << 50, NULL},
               {"queue_bytes", (int64_t *)&c->queue_bytes, INT64_C(1) << 50, NULL},
               {"memory_budget", (int64_t *)&c->budget, INT64_C(1) << 50, NULL}};
   viv_str key = viv__json_key(value);
@@ -124,6 +125,7 @@ static int32_t set_defaults(config *c, viv_error *error) {
                 .cancel_grace_ms = 5000,
                 .start_limit_s = 300,
                 .queue_bytes = (uint64_t)256 << 20,
+                .prompt_bytes = (uint64_t)512 << 20,
                 .budget = memory / 5 * 4};
   c->socket = viv__wire_socket_path();
   c->principals = calloc(1, sizeof *c->principals);

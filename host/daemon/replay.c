@@ -97,8 +97,8 @@ char *replay_write(const job *j) {
   vivd *d = j->model->d;
   viv__buf b = {0};
   char name[64], *folder = NULL, *path = NULL;
-  /* Others could not read it, and need not know of it. */
-  if (!j->payload || !j->client || !d->config.state_dir ||
+  /* Others could not read it, and need not know of it; what came by a stream has gone. */
+  if (!j->payload || j->n_streams || !j->client || !d->config.state_dir ||
       (j->client->uid && j->client->uid != geteuid()))
     return NULL;
   folder = viv__path_join(d->config.state_dir, "replay");

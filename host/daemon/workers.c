@@ -123,7 +123,7 @@ static void on_note(worker *w, const viv__frame *f) {
   viv__buf_json(&b, viv__str(m->path));
   viv__buf_str(&b, ",\"params\":");
   viv__buf_json(&b, viv__str(m->params));
-  viv__buf_str(&b, "}");
+  viv__buf_fmt(&b, ",\"prompt_bytes\":%llu}", (unsigned long long)prompts_most(d));
   if (b.failed)
     worker_kill(w, "no memory for a call");
   else
@@ -165,6 +165,7 @@ static void on_loaded(worker *w, const viv__wire_reply *r) {
     }
   }
   m->used_ns = viv__now_ns();
+  prompts_give(w);
   model_changed(m, MODEL_READY, NULL);
   model_answer(m, NULL);
   model_dispatch(m);
@@ -210,18 +211,24 @@ static void on_reply(worker *w, const viv__frame *f, int fd) {
 
 static void on_frame(peer *p, const viv__frame *f, int fd) {
   worker *w = (worker *)p;
-  if (fd >= 0 && f->type != VIV__WIRE_EVENT && f->type != VIV__WIRE_REPLY) {
+  viv_error error = VIV_ERROR_INIT;
+  if (fd >= 0 && f->type != VIV__WIRE_EVENT && f->type != VIV__WIRE_REPLY &&
+      f->type != VIV__WIRE_PROMPT) {
     close(fd);
     worker_kill(w, "it sent a descriptor out of turn");
     return;
   }
   if (f->type == VIV__WIRE_EVENT)
     job_event(w, f, fd);
+  else if (f->type == VIV__WIRE_ROOM)
+    job_room(w, f);
   else if (f->type == VIV__WIRE_REPLY)
     on_reply(w, f, fd);
   else if (f->type == VIV__WIRE_NOTE && w->state == WORKER_STARTING)
     on_note(w, f);
-  else
+  else if (f->type == VIV__WIRE_PROMPT && w->state >= WORKER_READY) {
+    if (!prompts_take(w, f, fd, &error)) worker_kill(w, error.message);
+  } else
     worker_kill(w, "it sent a frame out of turn");
 }
 

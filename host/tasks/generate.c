@@ -167,6 +167,8 @@ int32_t viv__generate_begin(viv__task *t, viv_error *error) {
   if (context && longest + t->max_new > context)
     t->max_new = context > longest ? context - longest : 0;
   status = viv__task_open_seqs(t, t->max_new, error);
+  for (int32_t i = 0; status >= 0 && t->max_new && i < t->n_rows; i++)
+    status = viv__prompt_take_up(&t->lanes[i], error);
   if (status < 0) return status;
   uint64_t seed;
   const viv_json *given = viv__json_get(t->job->params, "seed");

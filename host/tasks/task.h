@@ -27,8 +27,9 @@ typedef struct viv__lane {
   int32_t *prompt; /* [n_prompt] what has to be fed, in order */
   int32_t *column; /* [n_prompt] where each token stands in the request's row */
   int64_t n_prompt, fed;
-  int64_t base; /* tokens the sequence held before this job (a session's) */
-  int32_t seq;  /* the model's, -1: none */
+  int64_t base;  /* tokens the sequence held before this job (a session's) */
+  int64_t known; /* tokens of the prompt that were read before (prompts.c) */
+  int32_t seq;   /* the model's, -1: none */
   bool owns_seq, done;
 
   const viv_strategy_api *api;
@@ -142,6 +143,9 @@ int32_t viv__task_fail(viv__task *t, int32_t status, const viv_error *error);
 int32_t viv__task_read_tokens(viv__task *t, bool allow_text, viv_error *error);
 /* Opens a sequence per lane (or takes the session's) and reserves its memory for extra more tokens. */
 int32_t viv__task_open_seqs(viv__task *t, int64_t extra, viv_error *error);
+/* A prompt whose beginning is known begins behind it; keeps the state behind one that was read (prompts.c). */
+int32_t viv__prompt_take_up(viv__lane *lane, viv_error *error);
+void viv__prompt_keep(viv__lane *lane);
 /* Adds a result tensor; data is taken over (freed also on failure). */
 int32_t viv__task_out(viv__task *t, const char *name, int32_t dtype, int32_t ndim,
                       const int64_t *shape, void *data, uint32_t flags);

@@ -203,6 +203,7 @@ static void distribute(viv_model *m, viv__batch *b) {
     if (p->prefill) {
       lane->fed += p->n;
       progress(lane);
+      if (!prefilling(lane)) viv__prompt_keep(lane);
       continue;
     }
     viv_error error = VIV_ERROR_INIT;
@@ -350,6 +351,9 @@ static char *counters(viv__task *t) {
                "\"decode_ms\":%.3f,\"evals\":%lld",
                (long long)t->prompt_tokens, (long long)t->new_tokens, prefill, decode,
                (long long)t->evals);
+  int64_t known = 0;
+  for (int32_t i = 0; t->lanes && i < t->n_rows; i++) known += t->lanes[i].known;
+  if (known) viv__buf_fmt(&b, ",\"known_tokens\":%lld", (long long)known);
   if (t->kind == VIV__GENERATE) {
     const char *finish = t->lanes && t->lanes[0].finish ? t->lanes[0].finish : "cancelled";
     viv__buf_fmt(&b,

@@ -19,7 +19,22 @@ int32_t viv__tokens_status(viv_job *job, viv_error *error);
 char *viv__tokens_end(viv_model *m, viv_job *job);
 /* The tasks' schemas as JSON for viv_describe. */
 extern const char viv__tokens_tasks[];
-/* Session bytes: see tasks/session_file.c */
+/* What lies in session bytes (tasks/session_file.c), pointing into them. */
+typedef struct viv__saved {
+  const int32_t *tokens;
+  uint64_t n, bytes;
+  const char *snapshot; /* [bytes] */
+} viv__saved;
+enum { VIV__SAVED_HEAD = 80 };
+/* Reads them: of the checkpoint id, called name in messages, with so many tokens in its vocabulary. data is
+ * untrusted and stands at a multiple of 4; path is for messages. */
+int32_t viv__saved_read(const char *id, const char *name, int32_t vocab, const char *data,
+                        size_t len, const char *path, viv__saved *out, viv_error *error);
+/* The tokens that follow the head; -1: no head of that checkpoint's. */
+int64_t viv__saved_head(const char *id, const char data[VIV__SAVED_HEAD]);
+/* The bytes of a sequence (-1: none) that began with these tokens. *out: viv__free. */
+int32_t viv__saved_write(viv_model *m, const char *id, int32_t seq, const int32_t *tokens,
+                         uint64_t n, const char *path, char **out, size_t *len, viv_error *error);
 int32_t viv__tokens_session_save(viv_session *s, const char *path, char **out, size_t *len,
                                  viv_error *error); /* viv__free; path is for messages */
 int32_t viv__tokens_session_load(viv_session *s, const char *data, size_t len, const char *path,

@@ -21,7 +21,10 @@ static const struct {
                             [VIV__WIRE_POOL] = {"POOL", 8},
                             [VIV__WIRE_UNPOOL] = {"UNPOOL", 0},
                             [VIV__WIRE_GOODBYE] = {"GOODBYE", KIB(4)},
-                            [VIV__WIRE_NOTE] = {"NOTE", MIB(1)}};
+                            [VIV__WIRE_NOTE] = {"NOTE", MIB(1)},
+                            [VIV__WIRE_PROMPT] = {"PROMPT", 8},
+                            [VIV__WIRE_FEED] = {"FEED", 4 + VIV__WIRE_FEED_MOST},
+                            [VIV__WIRE_ROOM] = {"ROOM", 12}};
 
 int64_t viv__wire_limit(int type) {
   return type > 0 && type < VIV__WIRE_TYPES ? types[type].limit : -1;
@@ -210,7 +213,8 @@ static void get_value(cursor *c, viv__wire_value *v) {
   v->ndim = (int32_t)get32(c);
   if (v->kind < VIV_KIND_TENSOR || v->kind > VIV_KIND_END) refuse(c, "a value is of no known kind");
   if (v->where > VIV__WIRE_IN_FD) refuse(c, "a value lies at no known place");
-  if (v->kind == VIV_KIND_STREAM) refuse(c, "streams do not cross");
+  if (v->kind == VIV_KIND_STREAM && (v->where != VIV__WIRE_HERE || len))
+    refuse(c, "a stream's bytes come later");
   if (v->ndim < 0 || v->ndim > VIV_MAX_DIMS) refuse(c, "a tensor has too many axes");
   for (int32_t i = 0; i < v->ndim && !c->failed; i++) v->shape[i] = (int64_t)get64(c);
   v->name = get_text(c, NAME_LIMIT);
@@ -327,10 +331,13 @@ int32_t viv__wire_submit_read(const viv__frame *f, viv__wire_submit *m, viv_erro
   if (!c.failed && (m->credit < 1 || m->credit > VIV__WIRE_CREDIT)) refuse(&c, "impossible credit");
   if (!c.failed && m->deadline_ms < 0) refuse(&c, "the deadline is negative");
   if (!c.failed && m->n_inputs > VIV__WIRE_INPUTS) refuse(&c, "too many inputs");
+  int streams = 0;
   for (uint32_t i = 0; i < m->n_inputs && !c.failed; i++) {
     get_value(&c, &m->inputs[i]);
     if (m->inputs[i].where == VIV__WIRE_IN_FD) refuse(&c, "an input can't lie in a descriptor");
-    if (m->inputs[i].kind > VIV_KIND_AUDIO) refuse(&c, "an event is no input");
+    if (m->inputs[i].kind > VIV_KIND_STREAM) refuse(&c, "an event is no input");
+    streams += m->inputs[i].kind == VIV_KIND_STREAM;
+    if (streams > VIV__WIRE_STREAMS) refuse(&c, "too many streams");
   }
   return finish(&c, f, error);
 }
@@ -351,6 +358,7 @@ int32_t viv__wire_event_read(const viv__frame *f, viv__wire_event *m, viv_error 
   m->status = (int32_t)get32(&c);
   m->progress = get_double(&c);
   get_value(&c, &m->value);
+  if (!c.failed && m->value.kind == VIV_KIND_STREAM) refuse(&c, "a stream is no result");
   bool pooled = m->value.where == VIV__WIRE_IN_POOL;
   if (!c.failed && pooled && m->value.kind != VIV_KIND_TENSOR && m->value.kind != VIV_KIND_IMAGE &&
       m->value.kind != VIV_KIND_AUDIO)
@@ -362,6 +370,34 @@ int32_t viv__wire_event_read(const viv__frame *f, viv__wire_event *m, viv_error 
   if (!c.failed && end != ((m->flags & VIV_EVENT_FINAL) != 0)) refuse(&c, "END and FINAL differ");
   if (!c.failed && m->status < 0 && !end) refuse(&c, "only END can fail");
   if (m->status < 0) get_error(&c, &m->error);
+  return finish(&c, f, error);
+}
+
+void viv__wire_put_feed(viv__buf *b, const viv__wire_feed *m) {
+  put32(b, m->stream);
+  viv__buf_add(b, m->bytes.ptr, m->bytes.len);
+}
+
+int32_t viv__wire_feed_read(const viv__frame *f, viv__wire_feed *m, viv_error *error) {
+  cursor c = begin(f);
+  *m = (viv__wire_feed){.stream = get32(&c)};
+  if (!c.failed && m->stream >= VIV__WIRE_STREAMS) refuse(&c, "a job has no so many streams");
+  m->bytes.len = c.failed ? 0 : f->length - 4;
+  m->bytes.ptr = (const char *)take(&c, m->bytes.len);
+  return finish(&c, f, error);
+}
+
+void viv__wire_put_room(viv__buf *b, const viv__wire_feed *m) {
+  put32(b, m->stream);
+  put64(b, m->room);
+}
+
+int32_t viv__wire_room_read(const viv__frame *f, viv__wire_feed *m, viv_error *error) {
+  cursor c = begin(f);
+  *m = (viv__wire_feed){.stream = get32(&c)};
+  m->room = get64(&c);
+  if (!c.failed && m->stream >= VIV__WIRE_STREAMS) refuse(&c, "a job has no so many streams");
+  if (!c.failed && (!m->room || m->room > VIV__WIRE_STREAM_ROOM)) refuse(&c, "impossible room");
   return finish(&c, f, error);
 }
 

@@ -19,7 +19,10 @@ enum {
   VIV__WIRE_HEAD = 32,
   VIV__WIRE_INLINE = 64 << 10, /* longer bytes cross in a memfd */
   VIV__WIRE_INPUTS = 256,
-  VIV__WIRE_CREDIT = 4096,    /* events that may be on their way to one job's reader */
+  VIV__WIRE_STREAMS = 8,           /* among them */
+  VIV__WIRE_FEED_MOST = 64 << 10,  /* bytes of a stream in one frame */
+  VIV__WIRE_STREAM_ROOM = 1 << 24, /* bytes of one stream that may be on their way */
+  VIV__WIRE_CREDIT = 4096,         /* events that may be on their way to one job's reader */
   VIV__WIRE_REGION_BITS = 20, /* of a result's pool: the worker's number; above them the worker */
   VIV__WIRE_REGION_DATA = 64  /* in a result's pool: before it lies whether it is in use, a u32 */
 };
@@ -37,7 +40,10 @@ enum viv__wire_type {
   VIV__WIRE_UNPOOL = 10,  /* it is not needed any more */
   VIV__WIRE_GOODBYE = 11, /* the reason why the connection is being closed */
   VIV__WIRE_NOTE = 12,    /* worker to daemon: JSON */
-  VIV__WIRE_TYPES = 13
+  VIV__WIRE_PROMPT = 13,  /* worker to daemon and back: a prompt's state, to be kept */
+  VIV__WIRE_FEED = 14,    /* bytes of a job's input stream; none: it has ended */
+  VIV__WIRE_ROOM = 15,    /* how many more of them may be sent */
+  VIV__WIRE_TYPES = 16
 };
 
 enum viv__wire_flags { VIV__WIRE_FD = 1 /* one descriptor comes with the frame's first byte */ };
@@ -127,7 +133,19 @@ typedef struct viv__wire_event {
 void viv__wire_put_event(viv__buf *out, const viv__wire_event *m);
 int32_t viv__wire_event_read(const viv__frame *f, viv__wire_event *m, viv_error *error);
 
-/* CREDIT_MORE: events; POOL: bytes. */
+/* FEED: bytes of the job's stream number so many (0: its first input of that kind); empty: its end.
+ * ROOM: how many more may be sent, 1 to VIV__WIRE_STREAM_ROOM; bytes is empty then. */
+typedef struct viv__wire_feed {
+  uint32_t stream;
+  viv_str bytes;
+  uint64_t room;
+} viv__wire_feed;
+void viv__wire_put_feed(viv__buf *out, const viv__wire_feed *m);
+int32_t viv__wire_feed_read(const viv__frame *f, viv__wire_feed *m, viv_error *error);
+void viv__wire_put_room(viv__buf *out, const viv__wire_feed *m);
+int32_t viv__wire_room_read(const viv__frame *f, viv__wire_feed *m, viv_error *error);
+
+/* CREDIT_MORE: events; POOL, PROMPT: bytes. */
 void viv__wire_put_number(viv__buf *out, uint64_t number);
 int32_t viv__wire_number_read(const viv__frame *f, uint64_t *number, viv_error *error);
 /* GOODBYE, NOTE. */

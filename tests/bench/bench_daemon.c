@@ -1,9 +1,12 @@
 /* What the way through the daemon costs: null jobs (a tensor comes back as it went) one after another, with
  * one number and with the 588 KiB of a picture; events of a stream; and jobs per second from 64 connections,
  * by wall clock and by the daemon's own processor time. Lines beginning "in-process" are the same without a
- * daemon. VIV_BENCH_JOBS (20000) says how many. */
+ * daemon. Whatever runs job by job is held to one processor, caller, daemon and worker alike, and counts
+ * their changes of threads, which no other load alters. VIV_BENCH_JOBS (20000) says how many. */
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 
 #include "vivd_bench.h"
 
@@ -14,10 +17,48 @@ static double *samples;
 static float picture[PICTURE];
 static char null_model[64], endless_model[64], first_model[64];
 
-static void report(const char *what, int n) {
+static pid_t daemon_pid; /* 0: none runs */
+
+/* How often the threads of a process have gone to sleep, and those of the processes it has started. */
+static long sleeps_of(pid_t pid) {
+  char path[96], line[256];
+  long sum = 0, n;
+  snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+  DIR *threads = opendir(path);
+  for (struct dirent *e; threads && (e = readdir(threads));) {
+    if (e->d_name[0] == '.') continue;
+    snprintf(path, sizeof path, "/proc/%d/task/%.16s/status", (int)pid, e->d_name);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+      if (sscanf(line, "voluntary_ctxt_switches: %ld", &n) == 1) sum += n;
+    if (f) fclose(f);
+    snprintf(path, sizeof path, "/proc/%d/task/%.16s/children", (int)pid, e->d_name);
+    if (pid == getpid() || !(f = fopen(path, "r"))) continue;
+    while (fscanf(f, "%ld", &n) == 1) sum += sleeps_of((pid_t)n);
+    fclose(f);
+  }
+  if (threads) closedir(threads);
+  return sum;
+}
+
+static long sleeps(void) {
+  return sleeps_of(getpid()) + (daemon_pid ? sleeps_of(daemon_pid) : 0);
+}
+
+static void report(const char *what, int n, long slept) {
   qsort(samples, (size_t)n, sizeof *samples, by_value);
-  printf("%-52s min %7.2f  p50 %7.2f  p99 %8.2f  us\n", what, samples[0], samples[n / 2],
-         samples[n * 99 / 100]);
+  printf("%-52s min %7.2f  p50 %7.2f  p99 %8.2f  us  %5.2f sleeps a job\n", what, samples[0],
+         samples[n / 2], samples[n * 99 / 100], (double)slept / n);
+}
+
+/* Of this thread and of what it starts from now on. */
+static void hold_to_one_processor(bool hold) {
+  cpu_set_t all, one;
+  CPU_ZERO(&all);
+  CPU_ZERO(&one);
+  for (int i = 0; i < CPU_SETSIZE; i++) CPU_SET(i, &all);
+  CPU_SET((unsigned)sysconf(_SC_NPROCESSORS_ONLN) - 1, &one);
+  if (sched_setaffinity(0, sizeof one, hold ? &one : &all)) perror("sched_setaffinity");
 }
 
 static viv_job *submit(viv_model *m, int64_t floats, bool in_line) {
@@ -38,12 +79,13 @@ static void one(viv_model *m, int64_t floats, bool in_line) {
 
 static void null_jobs(viv_model *m, int64_t floats, bool in_line, const char *what) {
   int n = floats > 1 ? n_jobs / 10 : n_jobs;
+  long before = sleeps();
   for (int i = 0; i < n; i++) {
     uint64_t t = viv__now_ns();
     one(m, floats, in_line);
     samples[i] = (double)(viv__now_ns() - t) / 1e3;
   }
-  report(what, n);
+  report(what, n, sleeps() - before);
 }
 
 /* Events of one number each, as fast as they come. */
@@ -91,14 +133,14 @@ static double used(pid_t pid) {
   return (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
 }
 
-static void throughput(pid_t daemon) {
+static void throughput(void) {
   pthread_t threads[CONNECTIONS];
   int n = n_jobs * 5 / CONNECTIONS * CONNECTIONS;
-  double before = used(daemon);
+  double before = used(daemon_pid);
   uint64_t t = viv__now_ns();
   for (int i = 0; i < CONNECTIONS; i++) pthread_create(&threads[i], NULL, drive, &n);
   for (int i = 0; i < CONNECTIONS; i++) pthread_join(threads[i], NULL);
-  double seconds = (double)(viv__now_ns() - t) / 1e9, busy = used(daemon) - before;
+  double seconds = (double)(viv__now_ns() - t) / 1e9, busy = used(daemon_pid) - before;
   printf("%-52s %7.0f a second; %.0f per second of the daemon's core\n",
          "daemon: null jobs from 64 connections", n / seconds, busy > 0 ? n / busy : 0);
 }
@@ -118,6 +160,7 @@ int main(int argc, char **argv) {
   model_dir(endless_model, "endless-events");
   model_dir(first_model, "first");
   snprintf(plugins, sizeof plugins, "%s/badplugins", build);
+  hold_to_one_processor(true);
   viv_options o = {.struct_size = sizeof o, .plugin_path = plugins, .log_level = VIV_LOG_ERROR};
   if (viv_open(&o, &rt, &e) < 0) die("open", &e);
   null_jobs(load(rt, null_model), 1, true, "in-process, inline: null job");
@@ -127,14 +170,17 @@ int main(int argc, char **argv) {
   null_jobs(load(rt, first_model), PICTURE, false, "in-process, through the loop: 588 KiB there");
   stream(load(rt, endless_model), "in-process: stream");
   viv_close(rt);
-  pid_t daemon = start_vivd(build, NULL);
+  daemon_pid = start_vivd(build, NULL);
   rt = dial();
   null_jobs(load(rt, null_model), 1, false, "daemon: null job");
   null_jobs(load(rt, null_model), PICTURE, false, "daemon: 588 KiB there and back");
   null_jobs(load(rt, first_model), PICTURE, false, "daemon: 588 KiB there");
   stream(load(rt, endless_model), "daemon: stream");
   viv_close(rt);
-  throughput(daemon);
-  finish(daemon);
+  stop(daemon_pid);
+  hold_to_one_processor(false);
+  daemon_pid = start_vivd(build, NULL);
+  throughput();
+  finish(daemon_pid);
   return 0;
 }

@@ -106,10 +106,14 @@ static inline viv_job *submit_floats(viv_model *m, const float *x, int64_t float
   return status < 0 ? NULL : job;
 }
 
-static inline void finish(pid_t daemon) {
-  char command[96];
+static inline void stop(pid_t daemon) {
   kill(daemon, SIGTERM);
   waitpid(daemon, NULL, 0);
+}
+
+static inline void finish(pid_t daemon) {
+  char command[96];
+  stop(daemon);
   snprintf(command, sizeof command, "rm -rf %s", dir);
   if (system(command)) perror(command);
 }

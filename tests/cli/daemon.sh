@@ -36,6 +36,30 @@ check "run answers the same" same "$viv" run sambay-reasoner "What is 345 + 1278
 check "sampling with a seed too" same "$viv" run "$stories" "Once" --temp 0.8 --seed 3 -n 40
 check "score too" same "$viv" score "$stories" "Once upon a time there was a dog."
 check "embed too" same "$viv" embed "$stories" "Once upon a time"
+# What comes by a pipe, several times as much as is on its way at once.
+codec=tests/goldens/encodec/hf-24khz-tiny
+i=0
+while [ $i -lt 600 ]; do
+  tail -c +45 "$codec/audio.wav"
+  i=$((i + 1))
+done >"$tmp/long.s16"
+piped() {
+  "$@" <"$tmp/long.s16" >"$tmp/there" 2>/dev/null && "$@" --local <"$tmp/long.s16" >"$tmp/here" 2>/dev/null &&
+    test -s "$tmp/here" && cmp "$tmp/here" "$tmp/there"
+}
+check "sound from a pipe is encoded the same" piped "$viv" encode "$codec" - --pcm s16 --rate 24000 -o -
+mv "$tmp/here" "$tmp/codes.vtok"
+check "and decoded" same "$viv" decode "$codec" "$tmp/codes.vtok" -o - --format f32
+tail -c +45 tests/goldens/silero-vad/speech-en-jit/audio.wav >"$tmp/long.s16"
+check "speech is heard the same" piped "$viv" run zoo/models/silero-vad - --pcm s16 --rate 16000
+check "they were heard there" sh -c "'$viv' ps --json | jq -e '[.models[] | select(.name == \"hf-24khz-tiny\" or .name == \"silero-vad\") | .done] | add >= 3'"
+for verb in "why $stories" "show $stories" "plugins"; do
+  # shellcheck disable=SC2086
+  check "$verb answers the same" same "$viv" $verb
+  # The daemon was told its plugin folders, this process looks in its own.
+  check "$verb --json too" sh -c "'$viv' $verb --json | jq 'del(.folders)' >'$tmp/there' && '$viv' $verb --json --local | jq 'del(.folders)' | cmp - '$tmp/there'"
+done
+check "a worker was asked" sh -c "'$viv' logs | grep -c 'of no model' | xargs test 3 -le"
 check "the jobs ran there" sh -c "'$viv' ps --json | jq -e '[.models[].done] | add >= 4'"
 check "an error is the same" exits 5 "$viv" run "$stories" "x" -p top_p=7
 cp "$tmp/err" "$tmp/err.there"

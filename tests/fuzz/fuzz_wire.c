@@ -19,6 +19,7 @@ static int32_t read_frame(const viv__frame *f, viv_error *e) {
   viv__wire_call call;
   viv__wire_reply reply;
   viv__wire_event event;
+  viv__wire_feed feed;
   viv_str text;
   uint64_t number;
   viv__buf b = {0};
@@ -42,7 +43,14 @@ static int32_t read_frame(const viv__frame *f, viv_error *e) {
     break;
   case VIV__WIRE_CREDIT_MORE:
   case VIV__WIRE_POOL:
+  case VIV__WIRE_PROMPT:
     if ((status = viv__wire_number_read(f, &number, e)) >= 0) viv__wire_put_number(&b, number);
+    break;
+  case VIV__WIRE_FEED:
+    if ((status = viv__wire_feed_read(f, &feed, e)) >= 0) viv__wire_put_feed(&b, &feed);
+    break;
+  case VIV__WIRE_ROOM:
+    if ((status = viv__wire_room_read(f, &feed, e)) >= 0) viv__wire_put_room(&b, &feed);
     break;
   case VIV__WIRE_GOODBYE:
   case VIV__WIRE_NOTE:

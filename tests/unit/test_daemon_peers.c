@@ -395,3 +395,143 @@ Test(peers, a_model_that_shrinks_under_its_worker) {
   cr_assert_str_eq(r.text, before.text);
   viv_close(rt);
 }
+
+/* ---- a slow job, and what comes with it ---- */
+
+static void greet_and_load(int fd, const char *plugin) {
+  viv__buf out = {0}, b = {0};
+  char params[256];
+  viv__link link;
+  viv_error e = VIV_ERROR_INIT;
+  viv__frame f = {0};
+  int came;
+  viv__wire_hello hello = {.version = VIV__WIRE_VERSION, .name = viv__str("test")};
+  viv__wire_put_hello(&b, &hello);
+  add_frame(&out, VIV__WIRE_HELLO, 0, &b);
+  viv__buf_free(&b);
+  snprintf(params, sizeof params, "{\"path\": \"%s\"}", model_dir(plugin));
+  viv__wire_call call = {.verb = viv__str("load"), .params = viv__str(params)};
+  viv__wire_put_call(&b, &call);
+  add_frame(&out, VIV__WIRE_CALL, 1, &b);
+  viv__buf_free(&b);
+  cr_assert_eq(write(fd, out.ptr, out.len), (ssize_t)out.len);
+  viv__buf_free(&out);
+  viv__link_open(&link, fd);
+  while (f.type != VIV__WIRE_REPLY) {
+    int32_t status = viv__link_next(&link, &f, &came, &e);
+    if (status == VIV_WAIT) status = viv__link_read(&link, &e);
+    cr_assert_eq(status, VIV_OK, "%s", e.message);
+  }
+  viv__buf_free(&link.in);
+}
+
+static void add_job(viv__buf *out, uint64_t id, bool stream) {
+  viv__buf b = {0};
+  float x[2] = {1, 2};
+  viv__wire_submit m = {.model = 1, .credit = 16, .task = viv__str("forward"), .n_inputs = 1};
+  m.inputs[0] = (viv__wire_value){.kind = VIV_KIND_TENSOR,
+                                  .name = viv__str("x"),
+                                  .bytes = {(const char *)x, sizeof x},
+                                  .dtype = VIV_F32,
+                                  .ndim = 1,
+                                  .shape = {2}};
+  m.inputs[1] = (viv__wire_value){.kind = VIV_KIND_STREAM, .name = viv__str("s"), .bytes = {"", 0}};
+  m.n_inputs += stream;
+  viv__wire_put_submit(&b, &m);
+  add_frame(out, VIV__WIRE_SUBMIT, id, &b);
+  viv__buf_free(&b);
+}
+
+/* The first frame of that type and number; its payload is valid until the next call. */
+static bool await_frame(viv__link *link, int type, uint64_t id, int ms, viv__frame *f) {
+  viv_error e = VIV_ERROR_INIT;
+  uint64_t until = viv__now_ns() + (uint64_t)ms * 1000000u;
+  int came;
+  for (;;) {
+    while (viv__link_next(link, f, &came, &e) == VIV_OK) {
+      if (came >= 0) close(came);
+      if (f->type == type && f->id == id) return true;
+    }
+    struct pollfd wait = {.fd = link->fd, .events = POLLIN};
+    uint64_t now = viv__now_ns();
+    if (now >= until || poll(&wait, 1, (int)((until - now) / 1000000u) + 1) <= 0) return false;
+    if (viv__link_read(link, &e) != VIV_OK) return false;
+  }
+}
+
+/* All three frames come to the worker at once, and the first one's job takes three seconds. */
+Test(peers, what_came_with_a_slow_job_does_not_wait_for_it) {
+  int fd = dial();
+  viv__buf out = {0}, none = {0};
+  viv__link link;
+  viv__frame f;
+  greet_and_load(fd, "ignores-cancel");
+  viv__link_open(&link, fd);
+  add_job(&out, 2, false);
+  add_job(&out, 3, false);
+  add_frame(&out, VIV__WIRE_CANCEL, 3, &none);
+  cr_assert_eq(write(fd, out.ptr, out.len), (ssize_t)out.len);
+  cr_assert(await_frame(&link, VIV__WIRE_EVENT, 3, 1500, &f), "the cancelled job waits");
+  cr_assert(await_frame(&link, VIV__WIRE_EVENT, 2, 10000, &f), "the slow job never ends");
+  viv__buf_free(&out);
+  viv__link_close(&link);
+}
+
+/* ---- streams ---- */
+
+static void add_feed(viv__buf *out, uint64_t id, uint32_t stream, size_t bytes) {
+  static char zeros[VIV__WIRE_FEED_MOST];
+  viv__buf b = {0};
+  viv__wire_feed m = {.stream = stream, .bytes = {zeros, bytes}};
+  viv__wire_put_feed(&b, &m);
+  add_frame(out, VIV__WIRE_FEED, id, &b);
+  viv__buf_free(&b);
+}
+
+Test(peers, a_stream_takes_no_more_than_there_is_room_for) {
+  static const struct {
+    bool streams;
+    uint32_t stream;
+    int frames;
+    const char *reason; /* NULL: nothing is wrong */
+  } cases[] = {{true, 0, 4, NULL},
+               {true, 0, 5, "more of a stream than there is room for"},
+               {true, 1, 1, "more of a stream than there is room for"},
+               {true, VIV__WIRE_STREAMS, 1, "so many streams"},
+               {false, 0, 1, "more of a stream than there is room for"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    int fd = dial();
+    char reason[512];
+    viv__buf out = {0};
+    viv__frame f;
+    greet_and_load(fd, "endless-events"); /* it reads no stream, and waits for credit */
+    viv__link link;
+    viv__link_open(&link, fd);
+    add_job(&out, 2, cases[i].streams);
+    add_feed(&out, 77, 0, 10); /* of a job that has ended, or never was */
+    cr_assert_eq(write(fd, out.ptr, out.len), (ssize_t)out.len);
+    viv__buf_free(&out);
+    if (cases[i].streams) {
+      viv__wire_feed room = {0};
+      viv_error e = VIV_ERROR_INIT;
+      cr_assert(await_frame(&link, VIV__WIRE_ROOM, 2, 10000, &f), "no room is given");
+      cr_assert_eq(viv__wire_room_read(&f, &room, &e), VIV_OK);
+      cr_assert_eq(room.room, 4 * VIV__WIRE_FEED_MOST);
+    }
+    for (int k = 0; k < cases[i].frames; k++)
+      add_feed(&out, 2, cases[i].stream, VIV__WIRE_FEED_MOST);
+    size_t sent = 0;
+    while (sent < out.len) {
+      ssize_t n = send(fd, out.ptr + sent, out.len - sent, MSG_NOSIGNAL);
+      if (n <= 0) break; /* it has been turned away */
+      sent += (size_t)n;
+    }
+    viv__buf_free(&out);
+    viv__buf_free(&link.in);
+    int last = listen_to(fd, 500, reason);
+    if (cases[i].reason)
+      cr_assert(last == VIV__WIRE_GOODBYE && strstr(reason, cases[i].reason), "%zu: %s", i, reason);
+    else
+      cr_assert_neq(last, VIV__WIRE_GOODBYE, "%s", reason);
+  }
+}

@@ -169,7 +169,7 @@ Test(wire, impossible_jobs_are_refused) {
   cr_assert(strstr(refusal(&m), "text must lie"));
   a_submit(&m);
   m.inputs[0].kind = VIV_KIND_STREAM;
-  cr_assert(strstr(refusal(&m), "stream"));
+  cr_assert(strstr(refusal(&m), "stream's bytes"));
   a_submit(&m);
   m.inputs[0].kind = VIV_KIND_END;
   cr_assert(strstr(refusal(&m), "event"));
