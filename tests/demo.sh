@@ -1,5 +1,5 @@
 #!/bin/sh
-# Three questions for the reasoner, whose steps stream as they are made; then people in a picture: a
+# Three questions for the reasoner, whose steps stream as they are made; clicks on a photograph; people in a picture: a
 # detector finds them, a pose network says how they stand; then where somebody speaks in a recording
 # (synthesised English, tests/goldens/silero-vad), and what a codec of 3 kbit/s leaves of it.
 set -eu
@@ -11,8 +11,14 @@ for question in "What is 345 + 1278?" "What weekday was 14 March 1987?" "Write 1
   "$viv" run -v "$model" "$question"
 done
 
-photo=tests/data/people/0005.jpg
 mkdir -p "$build/demo"
+photo=tests/data/clicks/dahlia.jpg
+printf '\n> What lies at 308,221 in %s, and not at 320,388?\n' "$photo"
+"$viv" run zoo/models/click-segmenter "$photo" --point 308,221 --point 320,388,0 \
+  --draw "$build/demo/click.png" --out "$build/demo/click.jsonl"
+printf 'drawn: %s\n' "$build/demo/click.png"
+
+photo=tests/data/people/0005.jpg
 cp "$photo" "$build/demo/people.jpg"
 printf '\n> Who is in %s, and how do they stand?\n' "$photo"
 "$viv" run zoo/models/people-pose "$photo" --detector zoo/models/people-detector \

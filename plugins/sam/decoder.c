@@ -123,14 +123,14 @@ struct two_way {
   float *q, *k;
 };
 
-/* q = LN(q + mha(q + pe, k + pk, k)) */
+/* q = LN(q + mha(q + pe, k + pk, k)); at: k + pk */
 static void look_at_picture(nn_pass *p, const struct two_way *t, const nn_mha *mha,
-                            const nn_norm *norm) {
+                            const nn_norm *norm, const float *at) {
   const viv_compute *c = nn_compute_of(p);
   int64_t rows = t->n * t->tokens, size = rows * t->m->width;
   float *y = nn_room(p, size);
-  nn_apply_mha(p, mha, t->n, sum(p, t->q, t->pe, size), t->tokens, placed(p, t->m, t->k, t->n),
-               t->k, t->cells, NULL, NULL, y);
+  nn_apply_mha(p, mha, t->n, sum(p, t->q, t->pe, size), t->tokens, at, t->k, t->cells, NULL, NULL,
+               y);
   c->add(c, t->q, y, size);
   nn_layer_norm(p, norm, t->q, rows, t->q);
 }
@@ -149,13 +149,14 @@ static void layer(nn_pass *p, const struct two_way *t, const struct sam_two_way 
   else
     c->add(c, t->q, y, size);
   nn_layer_norm(p, &w->norm[0], t->q, rows, t->q);
-  look_at_picture(p, t, &w->to_image, &w->norm[1]);
+  const float *at = placed(p, m, t->k, t->n); /* the keys change at the layer's end */
+  look_at_picture(p, t, &w->to_image, &w->norm[1], at);
   float *h = nn_apply_linear(p, &w->up, m->decoder_act, t->q, rows);
   nn_linear_to(p, &w->down, 0, t->q, h, rows, t->q);
   nn_layer_norm(p, &w->norm[2], t->q, rows, t->q);
   float *z = nn_room(p, cells * m->width);
-  nn_apply_mha(p, &w->to_tokens, t->n, placed(p, m, t->k, t->n), t->cells,
-               sum(p, t->q, t->pe, size), t->q, t->tokens, NULL, NULL, z);
+  nn_apply_mha(p, &w->to_tokens, t->n, at, t->cells, sum(p, t->q, t->pe, size), t->q, t->tokens,
+               NULL, NULL, z);
   c->add(c, t->k, z, cells * m->width);
   nn_layer_norm(p, &w->norm[3], t->k, cells, t->k);
   nn_release(p, mark);
@@ -191,7 +192,7 @@ float *sam_two_way_apply(nn_pass *p, const struct sam_model *m, struct sam_lead 
     tap(p, lead, queries, tokens, d, 0, "layer.%d.queries", (int)i);
     tap(p, lead, keys, cells, d, 0, "layer.%d.keys", (int)i);
   }
-  look_at_picture(p, &t, &w->last, &w->last_norm);
+  look_at_picture(p, &t, &w->last, &w->last_norm, placed(p, m, keys, n));
   nn_map x = {.x = keys,
               .batch = (int32_t)n,
               .channels = (int32_t)d,
@@ -226,14 +227,21 @@ static float *tokens_of(nn_pass *p, const struct sam_model *m, const struct sam_
   return out;
 }
 
+/* to = from + row, at each of the cells. */
+static void add_row(const float *from, const float *row, int64_t cells, int64_t d, float *to) {
+  for (int64_t i = 0; i < cells; i++)
+    for (int64_t k = 0; k < d; k++) to[i * d + k] = from[i * d + k] + row[k];
+}
+
 static float *keys_of(nn_pass *p, const struct sam_model *m, const struct sam_view *view,
                       const struct sam_prompts *in) {
   const viv_compute *c = nn_compute_of(p);
   int64_t cells = (int64_t)m->grid * m->grid, each = cells * m->width, n_dense = 0;
   float *out = nn_room(p, in->n * each);
   nn_mark mark = nn_here(p);
-  float *dense = sam_dense(p, m, in, &n_dense);
-  if (nn_taps(p, "dense")) {
+  bool shown = nn_taps(p, "dense");
+  float *dense = in->mask || shown ? sam_dense(p, m, in, &n_dense) : NULL;
+  if (shown) {
     float *planes = nn_room(p, n_dense * each);
     int64_t shape[3] = {n_dense, cells, m->width};
     int32_t perm[3] = {0, 2, 1};
@@ -241,8 +249,12 @@ static float *keys_of(nn_pass *p, const struct sam_model *m, const struct sam_vi
     nn_tap(p, planes, NN_DIMS(n_dense, m->width, m->grid, m->grid), "dense");
   }
   for (int64_t i = 0; i < in->n; i++) {
-    int64_t picture = i / (in->n / view->n);
-    memcpy(out + i * each, view->embedding + picture * each, (size_t)each * sizeof *out);
+    const float *from = view->embedding + i / (in->n / view->n) * each;
+    if (!in->mask) { /* a whole map of the same row costs more than the sum */
+      add_row(from, m->prompt.no_mask, cells, m->width, out + i * each);
+      continue;
+    }
+    memcpy(out + i * each, from, (size_t)each * sizeof *out);
     c->add(c, out + i * each, dense + i % n_dense * each, each);
   }
   nn_release(p, mark);

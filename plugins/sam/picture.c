@@ -195,13 +195,15 @@ float *sam_full_size(nn_pass *p, const struct sam_model *m, const struct sam_siz
   last.out_size[0] = size->height;
   last.out_size[1] = size->width;
   last.x = square;
+  bool same = h == size->height && w == size->width; /* the second step changes nothing */
   for (int64_t i = 0; i < n; i++) {
+    float *to = out + i * size->height * size->width, *rows = same ? to : square;
     up.x = logits + i * 16 * m->grid * m->grid;
     c->resize(c, &up);
-    for (int64_t y = 1; w < side && y < h; y++)
-      memmove(square + y * w, square + y * side, (size_t)w * sizeof *square);
-    last.out = out + i * size->height * size->width;
-    c->resize(c, &last);
+    for (int64_t y = 0; (same || w < side) && y < h; y++)
+      memmove(rows + y * w, square + y * side, (size_t)w * sizeof *square);
+    last.out = to;
+    if (!same) c->resize(c, &last);
   }
   nn_release(p, mark);
   return out;

@@ -229,10 +229,8 @@ static struct sam_answer answer(nn_pass *p, const struct sam_view *view, const s
 
 /* ---- results ---- */
 
-static uint8_t *above(nn_pass *p, const float *logits, int64_t n, double threshold) {
-  uint8_t *out = nn_bytes(p, n, 1);
+static void above(const float *logits, int64_t n, double threshold, uint8_t *out) {
   for (int64_t i = 0; i < n; i++) out[i] = (double)logits[i] > threshold;
-  return out;
 }
 
 static void check_room(nn_pass *p, const struct sam_size *s, int64_t masks) {
@@ -257,9 +255,11 @@ static void emit_meta(nn_pass *p, const struct sam_view *view, const struct aske
   const float *full = sam_full_size(p, m, s, got->logits, got->n * t);
   if (nn_wants_result(p, "mask_logits"))
     nn_result(p, VIV_F32, full, 4 - (int32_t)skip, high + skip, "mask_logits");
-  if (nn_wants_result(p, "masks"))
-    nn_result(p, VIV_U8, above(p, full, got->n * t * s->height * s->width, threshold),
-              4 - (int32_t)skip, high + skip, "masks");
+  if (!nn_wants_result(p, "masks")) return;
+  int64_t cells = got->n * t * s->height * s->width;
+  uint8_t *masks = nn_bytes(p, cells, 1);
+  above(full, cells, threshold, masks);
+  nn_result(p, VIV_U8, masks, 4 - (int32_t)skip, high + skip, "masks");
 }
 
 static void emit_transformers(nn_pass *p, const struct sam_view *view,
@@ -296,7 +296,7 @@ static void show(nn_pass *p, const struct sam_view *view, const struct sam_answe
     for (int64_t k = from; !all && k < from + t; k++)
       if (got->iou[k] > got->iou[best]) best = k;
     const float *full = sam_full_size(p, m, s, got->logits + best * 16 * m->grid * m->grid, 1);
-    memcpy(masks + i * cells, above(p, full, cells, threshold), (size_t)cells);
+    above(full, cells, threshold, masks + i * cells);
     scores[i] = got->iou[best];
     stability[i] = nn_mask_stability(full, cells, (float)threshold, 1);
     nn_mask_box(masks + i * cells, s->height, s->width, box);
