@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -29,5 +30,6 @@ bool viv__interrupted(void) {
 }
 
 void viv__interrupt_forget(void) {
+  if (interrupted) clearerr(stdout); /* a write that it cut short is no failed output */
   interrupted = 0;
 }
