@@ -59,7 +59,7 @@ attempt() {
     wait $server
     code=$?
     # libuv aborts when its first pipe or table can't be made: there is no daemon either way.
-    ! grep -q uv_loop_init "$tmp/hit" || return
+    ! grep -q -e uv_loop_init -e uv_poll_start "$tmp/hit" || return
     [ $code -lt 126 ] || echo "it died at its start: $code"
     [ -s "$tmp/log" ] || echo "it does not start and gives no reason"
     return
