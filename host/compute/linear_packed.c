@@ -109,7 +109,7 @@ static void multiply(const struct packed *s, int64_t row, int64_t end, int64_t o
     bool fetch = ahead.rows >= VIV__CONV_AHEAD;
     t.ahead = fetch ? ahead.row : NULL;
     t.ahead_stride = fetch ? ahead.stride : 0;
-    ahead.row += VIV__CONV_AHEAD * t.ahead_stride;
+    if (fetch) ahead.row += VIV__CONV_AHEAD * ahead.stride;
     ahead.rows -= VIV__CONV_AHEAD;
     s->c->kernels->conv_tile(&t);
     for (int64_t r = 0; r < t.rows && last && l->act; r++)
