@@ -4,7 +4,8 @@
  * A task packs a panel of weights into the form of the tile behind convolutions (conv_kernels.h), a
  * part of the depth at a time, and its rows pass by while the panel lies in the second-level cache.
  * Packing takes about as long as the products of five rows. A sum is made in the order of k, other than
- * in the kernel of linear: a call is STRICT as long as the number of its rows is not compared. */
+ * in the kernel of linear, and the way is chosen by the weights alone, but for a single row: two rows
+ * and more are STRICT among each other. */
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include "compute/internal.h"
 
 enum {
-  MIN_ROWS = 32,
+  MIN_ROWS = 2,  /* one row is read faster than packed */
   MIN_OUTS = 32, /* fewer leave lanes empty */
   MIN_DEPTH = 16,
   DEPTH = 768,           /* of a panel: 192 KB */

@@ -50,10 +50,9 @@ void nn_load_decoder_layer(nn_loader *l, const nn_layer_names *names, int64_t d,
 
 /* ---- encoders ---- */
 
-/* Three projections of the same rows: q, k, v [n, d] in room of the pass. Few rows go in one dispatch;
- * for many linear_to has a faster way. */
+/* Three projections of the same rows: q, k, v [n, d] in room of the pass. One row goes in one dispatch;
+ * for more linear_to has a faster way. */
 static void project(nn_pass *p, const nn_mha *a, const float *x, int64_t n, float *out[3]) {
-  enum { MANY_ROWS = 32 };
   const viv_compute *c = nn_compute_of(p);
   const nn_linear *m[3] = {&a->q, &a->k, &a->v};
   const viv_weight *w[3];
@@ -62,9 +61,9 @@ static void project(nn_pass *p, const nn_mha *a, const float *x, int64_t n, floa
     out[i] = nn_room(p, n * m[i]->out);
     w[i] = m[i]->w;
     b[i] = m[i]->b;
-    if (n >= MANY_ROWS) nn_linear_to(p, m[i], 0, NULL, x, n, out[i]);
+    if (n > 1) nn_linear_to(p, m[i], 0, NULL, x, n, out[i]);
   }
-  if (n < MANY_ROWS) c->linears(c, 3, w, b, x, out, n);
+  if (n <= 1) c->linears(c, 3, w, b, x, out, n);
 }
 
 /* out [rows, length, d] of the heads */

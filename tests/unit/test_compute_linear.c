@@ -121,7 +121,8 @@ Test(compute, linear_keeps_odd_numbers_apart) {
 }
 
 /* linear_to over many rows takes another way: strided rows that stay clear of what lies between them,
- * every dtype, a residual in place, an activation, a NaN that stays in its row. */
+ * every dtype, a residual in place, an activation, STRICT among two rows and more, a NaN that stays in
+ * its row. */
 static void many_rows(const viv_compute *c, int32_t dtype, int64_t in, int64_t out, int64_t rows,
                       int crooked) {
   viv_arena *arena = viv__arena_new(0);
@@ -156,6 +157,12 @@ static void many_rows(const viv_compute *c, int32_t dtype, int64_t in, int64_t o
   }
   float *other = zeros(rows * ys);
   c->linear_to(c, weight, NULL, 0, NULL, x, xs, y, ys, rows);
+  for (int64_t some = 2; some < rows; some = some * 3 - 1) {
+    int64_t first = rows - some;
+    c->linear_to(c, weight, NULL, 0, NULL, x + first * xs, xs, other, ys, some);
+    for (int64_t r = 0; r < some; r++)
+      same(c, "linear_to", other + r * ys, y + (first + r) * ys, out);
+  }
   x[rows / 2 * xs + in - 1] = NAN;
   c->linear_to(c, weight, NULL, 0, NULL, x, xs, other, ys, rows);
   for (int64_t r = 0; r < rows; r++)
