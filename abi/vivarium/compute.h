@@ -400,7 +400,8 @@ struct viv_compute {
   void (*load)(const viv_compute *c, int32_t dtype, const void *x, float *y, int64_t n);
 
   /* linear over strided rows with what usually follows: y = act(W x + bias) + residual; strides
-   * count elements; residual (stride y_stride) may be y. act 0: none. */
+   * count elements; residual (stride y_stride) may be y. act 0: none. STRICT, but over F32, F16
+   * and BF16 a call of a single row, like linear, may sum in another order than calls of more. */
   void (*linear_to)(const viv_compute *c, const viv_weight *w, const float *bias, int32_t act,
                     const float *residual, const float *x, int64_t x_stride, float *y,
                     int64_t y_stride, int64_t rows);

@@ -10,7 +10,8 @@
 enum {
   VIV__CONV_BLOCK = 16, /* outputs of a block of packed weights */
   VIV__CONV_ROWS = 6,   /* pixels of a tile */
-  VIV__CONV_COLS = 64   /* outputs of a tile */
+  VIV__CONV_COLS = 64,  /* outputs of a tile */
+  VIV__CONV_AHEAD = 4   /* rows that are fetched ahead */
 };
 
 /* A run of the sum: input channels of one tap, or of several taps that lie behind one another. */
@@ -43,6 +44,10 @@ typedef struct viv__conv_tile {
    * inputs from segment.x + (first + o) / 4 * 4 on. */
   int32_t quads;
   int64_t first;
+  /* What is wanted next: without offset, 4 bytes for each step of a segment's sum, of AHEAD rows that
+   * lie ahead_stride bytes apart, are fetched into the second-level cache. NULL: none are. */
+  const char *ahead;
+  int64_t ahead_stride;
 } viv__conv_tile;
 
 /* One row of outputs of a depthwise convolution over channels-last data:

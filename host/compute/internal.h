@@ -51,6 +51,10 @@ typedef struct viv__linear {
 enum { VIV__MOST_LINEARS = 4 };
 void viv__quant_linears(const viv_compute *c, const viv__linear *l, int32_t n);
 
+/* linear_packed.c: dense weights over many rows; false, and nothing is done, where that would not be
+ * faster. */
+bool viv__packed_linear(const viv_compute *c, const viv__linear *l);
+
 /* Bytes of a scratch buffer: room for each thread's panel of weights and some rows of x. */
 static inline int64_t viv__scratch_bytes(int32_t threads) {
   return ((int64_t)threads + 1) << 21;

@@ -44,6 +44,7 @@ INLINE void conv_tile_of(int R, int O, const viv__conv_tile *t, int64_t first_co
     }
   }
   int64_t segments = t->offset ? 0 : t->segments;
+  const char *ahead = t->ahead ? t->ahead : (const char *)t->x[0];
   for (int64_t s = 0; s < segments; s++) {
     const viv__conv_segment *segment = t->segment + s;
     const float *const *x = t->x + segment->tap * VIV__CONV_ROWS;
@@ -52,6 +53,7 @@ INLINE void conv_tile_of(int R, int O, const viv__conv_tile *t, int64_t first_co
     UNROLL for (int o = 0; o < O; o++) w[o] = weights[o] + segment->weight;
     for (int64_t i = 0; i < segment->length; i++) {
       vf wv[4];
+      __builtin_prefetch(ahead + i % VIV__CONV_AHEAD * t->ahead_stride + 4 * i, 0, 2);
       UNROLL for (int o = 0; o < O; o++) wv[o] = v_load(w[o] + i * VIV__CONV_BLOCK);
       UNROLL for (int r = 0; r < R; r++) {
         vf xv = v_set(row[r][i]);

@@ -85,9 +85,9 @@ static void dense_linear(const viv_compute *c, const viv__linear *l) {
   viv__parallel(c, blocks * s.chunks, 1, dense_tasks, &s);
 }
 
-static void linear_to(const viv_compute *c, const viv_weight *w, const float *bias, int32_t act,
-                      const float *residual, const float *x, int64_t x_stride, float *y,
-                      int64_t y_stride, int64_t rows) {
+static void run(const viv_compute *c, const viv_weight *w, const float *bias, int32_t act,
+                const float *residual, const float *x, int64_t x_stride, float *y, int64_t y_stride,
+                int64_t rows, bool strict) {
   if (rows < 1 || w->out < 1) return;
   viv__linear l = {.w = w,
                    .bias = bias,
@@ -100,13 +100,19 @@ static void linear_to(const viv_compute *c, const viv_weight *w, const float *bi
                    .act = act};
   if (viv__is_block(w->dtype))
     viv__quant_linears(c, &l, 1);
-  else
+  else if (strict || !viv__packed_linear(c, &l))
     dense_linear(c, &l);
 }
 
 static void linear(const viv_compute *c, const viv_weight *w, const float *bias, const float *x,
                    float *y, int64_t rows) {
-  linear_to(c, w, bias, 0, NULL, x, w->in, y, w->out, rows);
+  run(c, w, bias, 0, NULL, x, w->in, y, w->out, rows, true);
+}
+
+static void linear_to(const viv_compute *c, const viv_weight *w, const float *bias, int32_t act,
+                      const float *residual, const float *x, int64_t x_stride, float *y,
+                      int64_t y_stride, int64_t rows) {
+  run(c, w, bias, act, residual, x, x_stride, y, y_stride, rows, false);
 }
 
 static void linears(const viv_compute *c, int32_t n, const viv_weight *const *w,

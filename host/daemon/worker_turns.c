@@ -120,10 +120,13 @@ static void attend(state *s) {
   fds[1] = (struct pollfd){.fd = s->taken, .events = POLLIN};
   for (size_t i = 0; i < s->n_jobs; i++) {
     running *r = &s->jobs[i];
-    if (r->credit > 0 || r->cancelled)
-      fds[n++] = (struct pollfd){.fd = viv_job_fd(r->job), .events = POLLIN};
-    else
+    if (r->credit > 0 || r->cancelled) {
+      int fd = viv_job_fd(r->job); /* below 0: none could be made, and its events are looked for */
+      waits = waits || fd < 0;
+      fds[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
+    } else {
       waits = waits || r->deadline_ns;
+    }
   }
   pthread_mutex_unlock(&s->lock);
   int ready = poll(fds, n, waits ? LOOK_MS : -1);

@@ -50,7 +50,8 @@ void nn_load_decoder_layer(nn_loader *l, const nn_layer_names *names, int64_t d,
 
 /* ---- encoders ---- */
 
-/* Three projections of the same rows in one dispatch: q, k, v [n, d] in room of the pass. */
+/* Three projections of the same rows: q, k, v [n, d] in room of the pass. One row goes in one dispatch;
+ * for more linear_to has a faster way. */
 static void project(nn_pass *p, const nn_mha *a, const float *x, int64_t n, float *out[3]) {
   const viv_compute *c = nn_compute_of(p);
   const nn_linear *m[3] = {&a->q, &a->k, &a->v};
@@ -60,8 +61,9 @@ static void project(nn_pass *p, const nn_mha *a, const float *x, int64_t n, floa
     out[i] = nn_room(p, n * m[i]->out);
     w[i] = m[i]->w;
     b[i] = m[i]->b;
+    if (n > 1) nn_linear_to(p, m[i], 0, NULL, x, n, out[i]);
   }
-  c->linears(c, 3, w, b, x, out, n);
+  if (n <= 1) c->linears(c, 3, w, b, x, out, n);
 }
 
 /* out [rows, length, d] of the heads */

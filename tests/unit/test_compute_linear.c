@@ -119,3 +119,75 @@ Test(compute, linear_keeps_odd_numbers_apart) {
           odd_numbers(c, dtypes[d], 5 + 16 * i, 13 + d, rows, odd[i]);
   }
 }
+
+/* linear_to over many rows takes another way: strided rows that stay clear of what lies between them,
+ * every dtype, a residual in place, an activation, STRICT among two rows and more, a NaN that stays in
+ * its row. */
+static void many_rows(const viv_compute *c, int32_t dtype, int64_t in, int64_t out, int64_t rows,
+                      int crooked) {
+  viv_arena *arena = viv__arena_new(0);
+  int64_t xs = in + 3, ys = out + 2;
+  float *w32 = numbers(in * out), *x = numbers(rows * xs), *bias = numbers(out);
+  float *y = numbers(rows * ys), *before = numbers(rows * ys);
+  char *raw = malloc((size_t)(in * out) * viv__dtype_size(dtype) + 8), *w = raw + crooked;
+  c->store(c, dtype, w32, w, in * out);
+  c->load(c, dtype, w, w32, in * out);
+  viv_tensor t = tensor_of(w, dtype, out, in);
+  viv_weight *weight = NULL;
+  cr_assert_eq(c->weight_prepare(c, arena, &t, 0, &weight, NULL), VIV_OK);
+  for (int act = 0; act < 2; act++) {
+    memcpy(y, before, (size_t)(rows * ys) * sizeof *y);
+    c->linear_to(c, weight, bias, act ? VIV_RELU : 0, act ? NULL : y, x, xs, y, ys, rows);
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t o = 0; o < ys; o++) {
+        double want = before[r * ys + o], scale = 1;
+        if (o < out) {
+          want = bias[o] + (act ? 0.0 : want);
+          for (int64_t k = 0; k < in; k++) {
+            want += (double)x[r * xs + k] * w32[o * in + k];
+            scale += fabs((double)x[r * xs + k] * w32[o * in + k]);
+          }
+          if (act) want = fmax(want, 0.0);
+        }
+        cr_assert(fabs(y[r * ys + o] - want) <= 5e-7 * scale,
+                  "%s, linear_to %lldx%lld dtype %d: [%lld, %lld] is %.9g, not %.9g",
+                  viv__compute_isa(c), (long long)out, (long long)in, dtype, (long long)r,
+                  (long long)o, y[r * ys + o], want);
+      }
+  }
+  float *other = zeros(rows * ys);
+  c->linear_to(c, weight, NULL, 0, NULL, x, xs, y, ys, rows);
+  for (int64_t some = 2; some < rows; some = some * 3 - 1) {
+    int64_t first = rows - some;
+    c->linear_to(c, weight, NULL, 0, NULL, x + first * xs, xs, other, ys, some);
+    for (int64_t r = 0; r < some; r++)
+      same(c, "linear_to", other + r * ys, y + (first + r) * ys, out);
+  }
+  x[rows / 2 * xs + in - 1] = NAN;
+  c->linear_to(c, weight, NULL, 0, NULL, x, xs, other, ys, rows);
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t o = 0; o < out; o++)
+      cr_assert(r == rows / 2 ? isnan(other[r * ys + o]) : other[r * ys + o] == y[r * ys + o],
+                "%s, linear_to with a NaN: [%lld, %lld]", viv__compute_isa(c), (long long)r,
+                (long long)o);
+  free(w32);
+  free(x);
+  free(bias);
+  free(y);
+  free(before);
+  free(other);
+  free(raw);
+  viv__arena_free(arena);
+}
+
+Test(compute, linear_to_over_many_rows) {
+  static const int32_t dtypes[] = {VIV_F32, VIV_F16, VIV_BF16};
+  for (int32_t threads = 1; threads < 4; threads += 2) EACH_SET(c, threads) {
+      for (int d = 0; d < 3; d++) {
+        many_rows(c, dtypes[d], 16, 32, 32, 0);
+        many_rows(c, dtypes[d], 37, 67, 49, d ? 1 : 2);
+        many_rows(c, dtypes[d], 259, 131, 53, 0);
+      }
+      many_rows(c, VIV_F32, 1537, 96, 401, 0); /* several parts of the depth, several blocks */
+    }
+}

@@ -240,7 +240,8 @@ Test(quant, linear_to) {
           }
         c->linear_to(c, m.weight, bias, VIV_SILU, NULL, x, XS, y, YS, rows);
         for (int64_t r = 0; r < rows; r++)
-          near(c, "linear_to without residual", y + r * YS, plain + r * OUT, OUT, 1e-6);
+          near(c, "linear_to without residual", y + r * YS, plain + r * OUT, OUT,
+               3e-6); /* many rows are summed in another order */
       }
       free(x);
       free(packed);
