@@ -125,14 +125,14 @@ def write_library(folder, cutouts, emoji, photos, limit):
 
 
 class Library:
-    def __init__(self, folder, held=False):
+    def __init__(self, folder, held=False, skip=0):
         index = np.load(f"{folder}/cutouts.npz")
         flat = np.memmap(f"{folder}/cutouts.bin", np.uint8, "r")
         ends = np.cumsum(index["sizes"].astype(np.int64).prod(1) * 4)
         mine = lambda n: [i for i in range(n) if (i % HELD == 0) == held]
         cut = lambda i: flat[ends[i] - int(index["sizes"][i].astype(np.int64).prod()) * 4:ends[i]].reshape(
             *index["sizes"][i], 4)
-        ids = mine(len(ends))
+        ids = [i for i in mine(len(ends)) if i >= skip]
         self.natural = [cut(i) for i in ids if index["photographic"][i]]
         self.drawn = [cut(i) for i in ids if not index["photographic"][i]]
         photos = np.load(f"{folder}/photos.npz")

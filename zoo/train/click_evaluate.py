@@ -6,7 +6,9 @@ most of three, several by its only one, as `viv run` does it.
 
     click_evaluate.py photos MODEL tests/data/clicks/annotations.json [--look out.png] [--torch]
     click_evaluate.py scenes MODEL tests/data/clicks/scenes [--torch]
-    click_evaluate.py make LIB tests/data/clicks/scenes --seed 900 --pictures 60      held-out scenes, and their maps
+    click_evaluate.py make LIB FOLDER --seed 900 --pictures 120      held-out scenes, and their maps
+    click_evaluate.py make LIB tests/data/clicks/scenes --pictures 12 --skip 562 --photos FREE...
+        the same of what may be passed on: without the library's first cut-outs, on these photographs
 """
 
 import argparse
@@ -47,10 +49,13 @@ def scenes(folder):
         yield path, [("thing", m) for m in click_data.targets(thing, 0 * thing)[0]]
 
 
-def make(folder, out, seed, pictures):
+def make(folder, out, seed, pictures, skip, photos):
     os.makedirs(out, exist_ok=True)
-    lib, at = click_data.Library(folder, held=True), 0
-    for i in range(pictures):
+    lib, at, i = click_data.Library(folder, True, skip), 0, -1
+    if photos:
+        lib.photos = [cv2.imread(path)[..., ::-1] for path in photos]
+    while at < pictures:
+        i += 1
         x, thing, _ = click_data.scene(lib, seed, i)
         if not click_data.targets(thing, 0 * thing)[0]:
             continue
@@ -183,10 +188,12 @@ def main():
     a.add_argument("--look", help="a picture of all masks")
     a.add_argument("--torch", action="store_true", help="compare with PyTorch")
     a.add_argument("--seed", type=int, default=900)
-    a.add_argument("--pictures", type=int, default=60)
+    a.add_argument("--pictures", type=int, default=120)
+    a.add_argument("--skip", type=int, default=0, help="make: cut-outs of the library that are not used, from the first on")
+    a.add_argument("--photos", nargs="*", default=[], help="make: used instead of the library's")
     o = a.parse_args()
     if o.what == "make":
-        make(o.folder, o.data, o.seed, o.pictures)
+        make(o.folder, o.data, o.seed, o.pictures, o.skip, o.photos)
     else:
         evaluate(o.folder, photographs(o.data) if o.what == "photos" else scenes(o.data), o.look, o.torch,
                  o.what == "photos")
