@@ -6,20 +6,11 @@
  * "of peak" compares with OpenBLAS's best product on as many threads, "of memory" the bytes of
  * weights per second with a plain read of memory. One of the two is the limit. */
 #include "compute/internal.h"
+#include "numbers.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static float *numbers(int64_t n) {
-  float *x = aligned_alloc(64, ((size_t)n * sizeof *x + 63) / 64 * 64);
-  uint32_t seed = 12345;
-  for (int64_t i = 0; i < n; i++) {
-    seed = seed * 1664525 + 1013904223;
-    x[i] = (float)(int32_t)seed * 0x1p-31f;
-  }
-  return x;
-}
 
 /* Seconds of the fastest of several runs that take a good part of a tenth of a second together. */
 static double fastest(void (*run)(void *ctx), void *ctx) {
@@ -88,7 +79,8 @@ static void run_linear(void *ctx) {
 }
 
 static void bench_linear(const viv_compute *c, double peak, double memory) {
-  static const int64_t shape[][2] = {{576, 576}, {768, 3072}, {1536, 576}, {2560, 2560}, {2560, 20480}};
+  static const int64_t shape[][2] = {
+      {576, 576}, {768, 3072}, {1536, 576}, {2560, 2560}, {2560, 20480}};
   static const int64_t rows[] = {1, 8, 32, 128, 512};
   printf("\nlinear      in    out  dtype  rows    GFLOP/s  of peak     GB/s  of memory  "
          "sgemm GFLOP/s\n");

@@ -13,16 +13,7 @@
 #include <time.h>
 
 #include "conv_shapes.h"
-
-static float *numbers(int64_t n) {
-  float *x = aligned_alloc(64, ((size_t)n * sizeof *x + 127) / 64 * 64);
-  uint32_t seed = 12345;
-  for (int64_t i = 0; i < n; i++) {
-    seed = seed * 1664525 + 1013904223;
-    x[i] = (float)(int32_t)seed * 0x1p-31f;
-  }
-  return x;
-}
+#include "numbers.h"
 
 /* One thread is measured by its processor time, which others on the machine disturb less. */
 static uint64_t now_ns(const viv_compute *c) {

@@ -21,10 +21,10 @@ int main(void) {
     fprintf(stderr, "bench_fft: %s\n", error.message);
     return 1;
   }
-  float *x = fft_numbers(FFT_SAMPLES);
+  float *x = numbers(FFT_SAMPLES);
   for (int i = 0; i < FFT_CASES; i++) {
     int n = fft_cases[i].size, hop = fft_cases[i].hop;
-    float *window = fft_numbers(n);
+    float *window = numbers(n);
     w.a = (viv_stft){.struct_size = sizeof w.a,
                      .n_fft = n,
                      .hop = hop,
@@ -33,7 +33,7 @@ int main(void) {
                      .frames = 1 + (FFT_SAMPLES - n) / hop,
                      .window = window,
                      .x = x};
-    w.a.out = fft_numbers(w.a.frames * (n / 2 + 1) * 2);
+    w.a.out = numbers(w.a.frames * (n / 2 + 1) * 2);
     double seconds = fft_fastest(transform, &w);
     fft_report(i, seconds, x, window, w.a.out);
     free(window);

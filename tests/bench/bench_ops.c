@@ -6,20 +6,11 @@
  * spectrum; "of memory" compares with a plain read in the same run. Small maps stay in the cache and
  * may pass 100 %. */
 #include "compute/internal.h"
+#include "numbers.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static float *numbers(int64_t n) {
-  float *x = aligned_alloc(64, ((size_t)n * sizeof *x + 127) / 64 * 64);
-  uint32_t seed = 12345;
-  for (int64_t i = 0; i < n; i++) {
-    seed = seed * 1664525 + 1013904223;
-    x[i] = (float)(int32_t)seed * 0x1p-31f;
-  }
-  return x;
-}
 
 static double fastest(const viv_compute *c, void (*run)(const viv_compute *c, const void *args),
                       const void *args) {

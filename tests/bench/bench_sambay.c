@@ -6,6 +6,7 @@
  * 128, f32 in pages of 64 tokens; both softmaxes and their difference. "ms" is the fastest call, "processor" the
  * mean of the processor's time. tests/bench/peers/sambay.py puts PyTorch beside it. */
 #include "compute/internal.h"
+#include "numbers.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,17 +17,6 @@ enum { CHANNELS = 5120, STATES = 16, HEADS = 40, KV_HEADS = 20, DIM = 64, PAGE =
 enum { WIDTH = KV_HEADS * DIM, MOST_ROWS = 2048, MOST_KEYS = 8192, Q = HEADS * DIM };
 
 static const viv_compute *table;
-
-static float *numbers(int64_t n) {
-  float *x = aligned_alloc(64, ((size_t)n * sizeof *x + 63) / 64 * 64);
-  uint32_t seed = 12345;
-  if (!x) exit(1);
-  for (int64_t i = 0; i < n; i++) {
-    seed = seed * 1664525 + 1013904223;
-    x[i] = (float)(int32_t)seed * 0x1p-31f;
-  }
-  return x;
-}
 
 static double processor_seconds(void) {
   struct timespec t;

@@ -6,21 +6,13 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "numbers.h"
+
 enum { FFT_SAMPLES = 160000, FFT_CASES = 5 };
 
 static const struct fft_case {
   int size, hop;
 } fft_cases[FFT_CASES] = {{400, 160}, {512, 160}, {1024, 256}, {2048, 512}, {441, 147}};
-
-static float *fft_numbers(int64_t n) {
-  float *x = aligned_alloc(64, ((size_t)n * sizeof *x + 127) / 64 * 64);
-  uint32_t seed = 12345;
-  for (int64_t i = 0; i < n; i++) {
-    seed = seed * 1664525 + 1013904223;
-    x[i] = (float)(int32_t)seed * 0x1p-31f;
-  }
-  return x;
-}
 
 /* One thread is measured by its processor time, which others on the machine disturb less. */
 static double fft_now(void) {

@@ -36,12 +36,12 @@ static void transform(void *args) {
 }
 
 int main(void) {
-  float *x = fft_numbers(FFT_SAMPLES);
+  float *x = numbers(FFT_SAMPLES);
   for (int i = 0; i < FFT_CASES; i++) {
     int n = fft_cases[i].size, hop = fft_cases[i].hop;
-    float *window = fft_numbers(n);
-    struct work w = {n, hop, 1 + (FFT_SAMPLES - n) / hop, x, window, fft_numbers(n), NULL, NULL};
-    w.out = fft_numbers((int64_t)w.frames * (n / 2 + 1) * 2);
+    float *window = numbers(n);
+    struct work w = {n, hop, 1 + (FFT_SAMPLES - n) / hop, x, window, numbers(n), NULL, NULL};
+    w.out = numbers((int64_t)w.frames * (n / 2 + 1) * 2);
 #ifdef FFTW
     w.plan =
         fftwf_plan_dft_r2c_1d(n, w.frame, (fftwf_complex *)w.out, FFTW_PATIENT | FFTW_UNALIGNED);

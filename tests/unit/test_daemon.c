@@ -14,17 +14,22 @@ TestSuite(daemon, .init = setup_daemon, .fini = teardown_daemon, .timeout = 120)
 
 static const char greedy[] = "{\"max_new_tokens\": 60}";
 
-/* One member of the only model that the daemon has. */
-static double number_of_model(viv_runtime *rt, const char *field) {
+/* What ps says; the caller frees it. */
+static viv_json *ps(viv_runtime *rt) {
   viv_text text = {0};
   viv_json *json = NULL;
   viv_error e = VIV_ERROR_INIT;
   cr_assert_eq(viv__remote_call(rt, 0, "ps", NULL, &text, &e), VIV_OK, "%s", e.message);
   cr_assert_eq(viv__json_parse(text.ptr, text.len, "ps", &json, &e), VIV_OK);
-  const viv_json *models = viv__json_get(json, "models");
-  double v = viv__json_num(viv__json_item(models, 0), field, -1);
-  viv__json_free(json);
   viv_text_free(&text);
+  return json;
+}
+
+/* One member of the only model that the daemon has. */
+static double number_of_model(viv_runtime *rt, const char *field) {
+  viv_json *json = ps(rt);
+  double v = viv__json_num(viv__json_item(viv__json_get(json, "models"), 0), field, -1);
+  viv__json_free(json);
   return v;
 }
 
@@ -561,12 +566,8 @@ Test(daemon, a_worker_can_reach_nothing_but_its_model) {
 
 /* The state of the model of that name, as ps says it. */
 static void state_of(viv_runtime *rt, const char *name, char out[16]) {
-  viv_text text = {0};
-  viv_json *json = NULL;
-  viv_error e = VIV_ERROR_INIT;
+  viv_json *json = ps(rt);
   *out = 0;
-  cr_assert_eq(viv__remote_call(rt, 0, "ps", NULL, &text, &e), VIV_OK, "%s", e.message);
-  cr_assert_eq(viv__json_parse(text.ptr, text.len, "ps", &json, &e), VIV_OK);
   const viv_json *models = viv__json_get(json, "models");
   for (int64_t i = 0; i < viv__json_count(models); i++) {
     const char *path = viv__json_text(viv__json_item(models, i), "path", "");
@@ -575,7 +576,6 @@ static void state_of(viv_runtime *rt, const char *name, char out[16]) {
       snprintf(out, 16, "%s", viv__json_text(viv__json_item(models, i), "state", ""));
   }
   viv__json_free(json);
-  viv_text_free(&text);
 }
 
 static bool comes_to(viv_runtime *rt, const char *name, const char *state) {

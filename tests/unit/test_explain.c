@@ -32,15 +32,23 @@ static double mean_of(const viv_tensor *t) {
   return sum / (double)n;
 }
 
-/* Logits of a batch of one. */
-static double logit(viv_model *m, const float *x, int at) {
+/* One number of what the task answers about a batch of one. */
+static double number_of(viv_model *m, const char *task, const char *name, const float *x, int at) {
   inputs in = {0};
   results r;
   add_pixels(&in, x, 1);
-  run_task(m, "forward", &in, NULL, &r);
-  double y = (double)((const float *)result_of(&r, "logits")->data)[at];
+  run_task(m, task, &in, NULL, &r);
+  double y = (double)((const float *)result_of(&r, name)->data)[at];
   free_results(&r);
   return y;
+}
+
+static double logit(viv_model *m, const float *x, int at) {
+  return number_of(m, "forward", "logits", x, at);
+}
+
+static double odds(viv_model *m, const float *x, int at) {
+  return number_of(m, "classify", "probabilities", x, at);
 }
 
 /* The mean of the class activation is the logit without its bias. */
@@ -142,16 +150,6 @@ Test(explain, the_map_has_the_shape_of_the_picture) {
   cr_assert_float_eq(aspect, 110.0 / 75, 0.05);
   free_results(&r);
   free_inputs(&in);
-}
-
-static double odds(viv_model *m, const float *x, int at) {
-  inputs in = {0};
-  results r;
-  add_pixels(&in, x, 1);
-  run_task(m, "classify", &in, NULL, &r);
-  double y = (double)((const float *)result_of(&r, "probabilities")->data)[at];
-  free_results(&r);
-  return y;
 }
 
 /* From the picture to grey and back, one cell at a time. */

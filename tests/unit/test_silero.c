@@ -1,23 +1,10 @@
 /* Silero over a stream: window by window what the whole recording gives, without taking memory. */
 #include <math.h>
 
-#include "media/sound.h"
 #include "pass_rt.h"
+#include "speech.h"
 
 #define VAD "zoo/models/silero-vad"
-#define SPEECH "tests/goldens/silero-vad/speech-en-jit/audio.wav"
-
-static viv__sound speech(void) {
-  char *bytes = NULL;
-  size_t len = 0;
-  viv__sound s;
-  viv_error e = VIV_ERROR_INIT;
-  viv__sound_options o = {0};
-  cr_assert_eq(viv__read_file(SPEECH, 1 << 24, &bytes, &len, &e), VIV_OK);
-  cr_assert_eq(viv__sound_decode(bytes, len, "speech", &o, &s, &e), VIV_OK, "%s", e.message);
-  viv__free(bytes);
-  return s;
-}
 
 struct heard {
   float chance[4096];

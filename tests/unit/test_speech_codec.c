@@ -1,27 +1,12 @@
 /* zoo/models/speech-codec: as many bits as its card promises, and speech that is still that speech. */
 #include <math.h>
 
-#include "media/sound.h"
 #include "pass_rt.h"
+#include "speech.h"
 
 #define CODEC "zoo/models/speech-codec"
-#define SPEECH "tests/goldens/silero-vad/speech-en-jit/audio.wav"
 
 enum { RATE = 16000, HOP = 320, ENTRIES = 1024, WINDOW = 512, STEP = 256, BANDS = 20 };
-
-static viv__sound speech(void) {
-  char *bytes = NULL;
-  size_t len = 0;
-  viv__sound s;
-  viv_error e = VIV_ERROR_INIT;
-  viv__sound_options o = {0};
-  cr_assert_eq(viv__read_file(SPEECH, 1 << 24, &bytes, &len, &e), VIV_OK);
-  cr_assert_eq(viv__sound_decode(bytes, len, "speech", &o, &s, &e), VIV_OK, "%s", e.message);
-  viv__free(bytes);
-  cr_assert_eq(s.rate, RATE);
-  cr_assert_eq(s.channels, 1);
-  return s;
-}
 
 /* The logarithm of the power in 20 bands up to 5 kHz, 250 Hz each, of one windowed stretch. */
 static void bands_of(const float *x, double band[BANDS]) {
